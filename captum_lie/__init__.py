@@ -1,0 +1,53 @@
+"""Exact Lie derivatives and local equivariance errors of vision models, as Captum attributions.
+
+See :class:`LieDerivative` (which pixels move a class score), :class:`LocalEquivarianceError` (how
+far a model is from equivariant, over pixels, groups and data sets) and :func:`lie_derivative`.
+"""
+
+from importlib.metadata import version
+
+from captum_lie.aliasing import aliasing_error
+from captum_lie.attribution import LieDerivative, LocalEquivarianceError
+from captum_lie.derivative import lie_derivative
+from captum_lie.gram import PrincipalDirections, principal_directions
+from captum_lie.groups import (
+    BASIS,
+    GROUP_NAMES,
+    Affine,
+    Brightness,
+    HyperbolicRotation,
+    OneParameterGroup,
+    Rotation,
+    Scale,
+    Shear,
+    SpatialGroup,
+    Stretch,
+    Translation,
+    get_group,
+    get_groups,
+)
+
+__version__ = version("captum-lie")
+
+__all__ = [
+    "BASIS",
+    "GROUP_NAMES",
+    "Affine",
+    "Brightness",
+    "HyperbolicRotation",
+    "LieDerivative",
+    "LocalEquivarianceError",
+    "OneParameterGroup",
+    "PrincipalDirections",
+    "Rotation",
+    "Scale",
+    "Shear",
+    "SpatialGroup",
+    "Stretch",
+    "Translation",
+    "aliasing_error",
+    "get_group",
+    "get_groups",
+    "lie_derivative",
+    "principal_directions",
+]

@@ -1,0 +1,210 @@
+"""Pushforward (forward mode) and pullback (reverse mode) of a model, without side effects.
+
+Forward mode evaluates the model once and carries all tangents through it (``vmap`` over ``jvp``).
+Models that cannot do that are differentiated one tangent at a time, and those with an operator that
+lacks forward mode by reverse-over-reverse: ``J ξ = d/du ⟨Jᵀ u, ξ⟩``, since ``Jᵀ u`` is linear in u.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from captum_lie._validation import check_output, is_out_of_memory
+
+Function = Callable[..., Tensor]
+Tensors = tuple[Tensor, ...]
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Settings under which attention has forward derivatives; restored on leaving.
+
+    Fused attention kernels and the fast path of ``nn.MultiheadAttention`` lack them, and so does
+    everything in inference mode.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.inference_mode(False), sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextmanager
+def contiguous_gradients(forward_func: object) -> Iterator[None]:
+    """Hand batch normalisation contiguous gradients only; hooks are removed on leaving.
+
+    PyTorch's CPU kernel (seen in 2.13 and 2.15) silently returns a wrong input gradient in eval
+    mode when the batch size is 1 and the incoming gradient has strides ``(C, 1, W·C, C)``.
+    """
+    handles = []
+
+    def make_contiguous(_module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(lambda gradient: gradient.contiguous())
+
+    try:
+        if isinstance(forward_func, nn.Module):
+            for module in forward_func.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    handles.append(module.register_forward_hook(make_contiguous))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pullback(
+    function: Function, inputs: Tensors, cotangent: Tensor, *, forward_func: object = None
+) -> Tensors:
+    """``Jᵀ u`` for each input, by reverse mode. Shapes as ``inputs``."""
+    with differentiable(), torch.enable_grad(), contiguous_gradients(forward_func):
+        leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
+        output = function(*leaves)
+        if not output.requires_grad:
+            return tuple(torch.zeros_like(x) for x in inputs)
+        return torch.autograd.grad(output, leaves, cotangent, materialize_grads=True)
+
+
+def pushforward(
+    function: Function,
+    inputs: Tensors,
+    tangents: Tensors,
+    *,
+    chunk_size: int | None = None,
+    forward_func: object = None,
+) -> Tensor:
+    """``J ξ`` for several tangents at once.
+
+    Args:
+        function: maps the inputs to one tensor ``[N, ...]``.
+        inputs: where to differentiate, each ``[N, ...]``.
+        tangents: for each input the directions, ``[T, N, ...]``.
+        chunk_size: at most so many tangents at a time.
+        forward_func: the user's model; what works for it is remembered under this key.
+
+    Returns:
+        The derivatives ``[T, N, ...]``.
+
+    Raises:
+        RuntimeError: neither forward mode nor reverse-over-reverse can differentiate the model.
+    """
+    with differentiable(), torch.no_grad():
+        inputs = tuple(x.detach().clone() for x in inputs)
+        # One tangent gains nothing from vmap, and plain dual tensors run on more models.
+        names = list(_STRATEGIES) if len(tangents[0]) > 1 else list(_STRATEGIES)[1:]
+        known = _recall(forward_func)
+        errors: dict[str, RuntimeError] = {}
+        for name in names[names.index(known) :] if known in names else names:
+            try:
+                result = _STRATEGIES[name](function, inputs, tangents, chunk_size)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                errors[name] = error
+            else:
+                if errors:
+                    _remember(forward_func, name)
+                if errors and name == "double backward":
+                    warnings.warn(
+                        "The model has an operator without forward-mode derivative "
+                        f"({_first_line(errors['duals'])}); using reverse-over-reverse, "
+                        "which gives the same numbers more slowly.",
+                        stacklevel=2,
+                    )
+                return result
+        function(*inputs)  # A model that fails by itself says best why.
+        reasons = "; ".join(f"{name}: {_first_line(error)}" for name, error in errors.items())
+        raise RuntimeError(
+            f"The model runs but cannot be differentiated ({reasons}). "
+            "Check that it is built from differentiable PyTorch operators."
+        )
+
+
+def _vmapped(function: Function, inputs: Tensors, tangents: Tensors, chunk: int | None) -> Tensor:
+    """All tangents ride on one evaluation of the model."""
+
+    def one(*tangent: Tensor) -> Tensor:
+        derivative: Tensor = torch.func.jvp(function, inputs, tangent)[1]
+        return derivative
+
+    batched: Any = torch.func.vmap(one, chunk_size=chunk, randomness="same")(*tangents)
+    return check_output(batched)
+
+
+def _duals(function: Function, inputs: Tensors, tangents: Tensors, _chunk: int | None) -> Tensor:
+    """One evaluation of the model for each tangent."""
+    derivatives = []
+    for tangent in zip(*tangents, strict=True):
+        with forward_ad.dual_level():
+            # In-place models write through the dual into its primal: give each its own.
+            duals = [
+                forward_ad.make_dual(x.clone(), v) for x, v in zip(inputs, tangent, strict=True)
+            ]
+            primal, derivative = forward_ad.unpack_dual(function(*duals))
+        derivatives.append(torch.zeros_like(primal) if derivative is None else derivative)
+    return torch.stack(derivatives)
+
+
+def _double_backward(
+    function: Function, inputs: Tensors, tangents: Tensors, _chunk: int | None
+) -> Tensor:
+    """Reverse mode twice, for operators that lack forward mode."""
+    with torch.enable_grad():
+        leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
+        output = function(*leaves)
+        if not output.requires_grad:
+            return output.new_zeros(len(tangents[0]), *output.shape)
+        dummy = torch.zeros_like(output, requires_grad=True)
+        gradients = torch.autograd.grad(
+            output, leaves, dummy, create_graph=True, materialize_grads=True
+        )
+        linear = [i for i, g in enumerate(gradients) if g.requires_grad]
+        derivatives = [
+            torch.autograd.grad(
+                [gradients[i] for i in linear],
+                dummy,
+                [tangent[i] for i in linear],
+                retain_graph=True,
+                materialize_grads=True,
+            )[0]
+            if linear
+            else torch.zeros_like(output)
+            for tangent in zip(*tangents, strict=True)
+        ]
+    return torch.stack(derivatives).detach()
+
+
+_STRATEGIES: dict[str, Callable[[Function, Tensors, Tensors, int | None], Tensor]] = {
+    "vmap": _vmapped,
+    "duals": _duals,
+    "double backward": _double_backward,
+}
+
+_known: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def _recall(forward_func: object) -> str | None:
+    try:
+        return _known.get(forward_func)
+    except TypeError:  # not hashable or not weakly referable
+        return None
+
+
+def _remember(forward_func: object, strategy: str) -> None:
+    with suppress(TypeError):
+        _known[forward_func] = strategy
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,107 @@
+"""Captum's helpers that this library relies on, in one place (captum 0.9).
+
+Several are private to Captum; when they move, only this module changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, cast
+
+import torch
+from captum._utils.common import (
+    _format_additional_forward_args,
+    _format_output,
+    _format_tensor_into_tuples,
+    _is_tuple,
+    _run_forward,
+    _select_targets,
+    _validate_target,
+)
+from captum._utils.progress import progress as _progress
+from captum._utils.typing import TargetType
+from captum.attr._utils.attribution import GradientAttribution
+from captum.log import log_usage
+from torch import Tensor
+
+__all__ = [
+    "ForwardFunc",
+    "GradientAttribution",
+    "Inputs",
+    "TargetType",
+    "as_tuple",
+    "batches",
+    "like_inputs",
+    "log_usage",
+    "progress",
+    "run_forward",
+    "select_targets",
+    "validate_target",
+]
+
+ForwardFunc = Callable[..., Any]
+Inputs = Tensor | tuple[Tensor, ...]
+T = TypeVar("T")
+
+
+def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
+    """Inputs as a tuple, whether one tensor or several were given."""
+    if not isinstance(inputs, Tensor | tuple):
+        raise TypeError(
+            f"Inputs must be a torch.Tensor or a tuple of them; got {type(inputs).__name__}."
+        )
+    return _format_tensor_into_tuples(inputs)
+
+
+def like_inputs(inputs: Inputs, outputs: tuple[Tensor, ...]) -> Any:
+    """Tensor in, tensor out; tuple in, tuple out."""
+    return _format_output(_is_tuple(inputs), outputs)
+
+
+def run_forward(
+    forward_func: ForwardFunc, inputs: tuple[Tensor, ...], target: TargetType, args: object
+) -> Tensor:
+    """Evaluate the model and select the target; a bad target raises ``AssertionError``."""
+    return cast(Tensor, _run_forward(forward_func, inputs, target, args))
+
+
+def select_targets(output: Tensor, target: TargetType) -> Tensor:
+    return _select_targets(output, target)
+
+
+def validate_target(num_examples: int, target: TargetType) -> None:
+    _validate_target(num_examples, target)
+
+
+def batches(
+    inputs: tuple[Tensor, ...], args: object, target: TargetType, size: int | None
+) -> Iterator[tuple[tuple[Tensor, ...], tuple[object, ...] | None, TargetType]]:
+    """Consecutive examples, at most ``size`` at a time, with their arguments and targets.
+
+    As in Captum, tensors among ``args`` are taken to have one row per example.
+    """
+    arguments = cast("tuple[object, ...] | None", _format_additional_forward_args(args))
+    total = len(inputs[0])
+    if size is None or size >= total:
+        yield inputs, arguments, target
+        return
+    per_example = isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1)
+    for start in range(0, total, size):
+        rows = slice(start, start + size)
+        yield (
+            tuple(x[rows] for x in inputs),
+            arguments and tuple(a[rows] if isinstance(a, Tensor) else a for a in arguments),
+            cast(Any, target)[rows] if per_example else target,
+        )
+
+
+def progress(iterable: Iterable[T], description: str, total: int | None, show: bool) -> Iterable[T]:
+    """Captum's progress bar (tqdm), or nothing."""
+    if not show:
+        return iterable
+    return cast("Iterable[T]", _progress(iterable, desc=description, total=total))
+
+
+def sum_per_example(attributions: tuple[Tensor, ...]) -> Tensor:
+    """Sum of everything that belongs to each example, over all inputs: ``[N]``."""
+    return torch.stack([a.flatten(1).sum(1) for a in attributions]).sum(0)

@@ -1,0 +1,6 @@
+"""Captum attribution classes: thin, over the pure functions of the rest of the library."""
+
+from captum_lie.attribution.lie_derivative import LieDerivative
+from captum_lie.attribution.local_equivariance_error import LocalEquivarianceError
+
+__all__ = ["LieDerivative", "LocalEquivarianceError"]
