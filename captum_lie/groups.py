@@ -105,12 +105,7 @@ class SpatialGroup(OneParameterGroup):
     def act(self, x: Tensor, t: float | Tensor) -> Tensor:
         check_images(x)
         height, width = x.shape[-2:]
-        t = torch.as_tensor(t, device=x.device).double()
-        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
-            raise ValueError(
-                f"t must be a number or a tensor with one parameter per image, here [{len(x)}]; "
-                f"got shape {tuple(t.shape)}."
-            )
+        t = _parameter(t, x)
         motion = self._motion(t, pixel_matrix(self.direction, height, width).to(x.device))
         offset_x, offset_y = motion[..., 0, 2], motion[..., 1, 2]
         if self.interpolation == "fourier" and not any(self.direction[2:]):
@@ -302,8 +297,8 @@ class Brightness(OneParameterGroup):
 
     def act(self, x: Tensor, t: float | Tensor) -> Tensor:
         check_images(x)
-        t = torch.as_tensor(t, device=x.device).to(x.dtype)
-        return x * (1 + t.reshape(-1, 1, 1, 1))
+        t = _parameter(t, x)
+        return x * (1 + t.to(x.dtype).reshape(-1, 1, 1, 1))
 
     def generator(self, x: Tensor) -> Tensor:
         check_images(x)
@@ -399,6 +394,17 @@ def pixel_matrix(direction: Direction, height: int, width: int) -> Tensor:
         [[xx, yx, dx * (width - 1) / 2], [xy, yy, dy * (height - 1) / 2], [0, 0, 0]],
         dtype=torch.float64,
     )
+
+
+def _parameter(t: float | Tensor, x: Tensor) -> Tensor:
+    """The group parameter in double precision: a scalar, or one for each image."""
+    t = torch.as_tensor(t, device=x.device, dtype=torch.float64)
+    if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
+        raise ValueError(
+            f"t must be a number or a tensor with one parameter per image, here [{len(x)}]; "
+            f"got shape {tuple(t.shape)}."
+        )
+    return t
 
 
 def _centred_pixels(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:

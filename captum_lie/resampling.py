@@ -100,8 +100,8 @@ def resample(
 def fourier_shift(x: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
     """:func:`resample` under ``fourier`` for one displacement per image (scalars or ``[N]``)."""
     height, width = x.shape[-2:]
-    shift_x = _harmonics(dx.reshape(-1, 1, 1), width)[..., None, :, :]
-    shift_y = _harmonics(dy.reshape(-1, 1), height)[..., None, :, None]
+    shift_x = _harmonics(dx.reshape(-1), width)[:, None, None, :]
+    shift_y = _harmonics(dy.reshape(-1), height)[:, None, :, None]
     spectrum = torch.fft.fft2(x) * (shift_y * shift_x).to(_complex(x.dtype))
     return torch.real(torch.fft.ifft2(spectrum))
 

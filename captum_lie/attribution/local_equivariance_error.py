@@ -241,6 +241,9 @@ class LocalEquivarianceError(GradientAttribution):
             raise ValueError(f"n_scrambles must be at least 1; got {n_scrambles}.")
         resolved = get_groups(groups)
         xs = as_tuple(inputs)
+        check_inputs(xs)
+        if internal_batch_size is None:  # no more memory than score() takes for the same groups
+            internal_batch_size = len(xs[0]) * len(resolved)
 
         def scrambled(chunk: tuple[Tensor, ...], first: int) -> tuple[Tensor, ...]:
             return tuple(
@@ -264,8 +267,7 @@ class LocalEquivarianceError(GradientAttribution):
                 len(resolved) * n_scrambles,
                 output_fn=self.output_fn,
                 args=additional_forward_args,
-                # By default no more memory than score() takes for the same groups.
-                internal_batch_size=internal_batch_size or len(xs[0]) * len(resolved),
+                internal_batch_size=internal_batch_size,
             )
         ]
         return torch.cat(scores, dim=1).T

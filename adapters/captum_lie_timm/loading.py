@@ -1,0 +1,53 @@
+"""timm models by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+from captum_lie.preprocessing import Normalized
+
+
+def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = None) -> Normalized:
+    """A timm model in evaluation mode that takes plain images in [0, 1].
+
+    Args:
+        name: as in ``timm.list_models()``, for example ``"resnet18"`` or ``"vit_tiny_patch16_224"``.
+        pretrained: load timm's weights (from its cache or the hub).
+        checkpoint: load these weights instead; any format that timm reads.
+
+    Raises:
+        LookupError: timm has no model by that name.
+        FileNotFoundError: there is no such checkpoint.
+        RuntimeError: weights cannot be had, or do not fit the model.
+
+    Example:
+        >>> model = load("resnet18", pretrained=False)
+        >>> model.input_size
+        (224, 224)
+    """
+    if not timm.is_model(name.split(".")[0]):
+        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        hint = f" Similar: {', '.join(close)}." if close else ""
+        raise LookupError(f"timm {timm.__version__} has no model {name!r}.{hint}")
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"There is no checkpoint {checkpoint}.")
+    try:
+        model = timm.create_model(
+            name,
+            pretrained=pretrained and checkpoint is None,
+            checkpoint_path="" if checkpoint is None else str(checkpoint),
+        )
+    except Exception as error:
+        source = f"the checkpoint {checkpoint}" if checkpoint else "pretrained weights"
+        raise RuntimeError(
+            f"Could not load {name} with {source}: {_first_line(error)} "
+            "Give a local file with checkpoint=, or pretrained=False for random weights."
+        ) from error
+    config = timm.data.resolve_model_data_config(model)
+    _, height, width = config["input_size"]
+    return Normalized(model, config["mean"], config["std"], (height, width)).eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().split("\n")[0]

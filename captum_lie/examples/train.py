@@ -1,0 +1,325 @@
+"""Make the example data: train the four classifiers and cut the held-out images.
+
+Run ``python -m captum_lie.examples.train --out DIR``; it takes a few minutes on two cores and
+writes ``images.png``, ``examples.json`` and one ``NAME.safetensors`` per model. Needs scikit-image
+(the ``test`` extra) for the photographs; nothing is downloaded.
+
+How train and test are kept apart: each photograph is cut into square tiles, every tile belongs
+to one side, and downscaling happens inside the tile, so that no source pixel ever reaches both.
+Crops that are nearly flat are dropped from both sides. Another seed moves the accuracies by about
+one percentage point.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from captum_lie.examples.data import (
+    CLASSES,
+    IMAGE_SIZE,
+    METADATA_FILE,
+    SHEET_FILE,
+    stack_sheet,
+)
+from captum_lie.examples.models import MODEL_NAMES, build
+
+# Class name -> (function of skimage.data, how many source pixels make one pixel, per axis).
+PHOTOGRAPHS: dict[str, tuple[str, int]] = {
+    "brick": ("brick", 2),
+    "cat": ("chelsea", 1),
+    "coffee": ("coffee", 1),
+    "galaxies": ("hubble_deep_field", 2),
+    "grass": ("grass", 2),
+    "gravel": ("gravel", 2),
+    "retina": ("retina", 4),
+    "rocket": ("rocket", 1),
+}
+TILE = 48  # pixels a side, after downscaling
+TEST_STRIDE = 4  # pixels between neighbouring test crops inside a tile: they overlap
+MIN_STD = 0.04  # crops whose grey values vary less than this (of 1) are dropped, in train and test
+TEST_PER_CLASS = 100
+SHIPPED_PER_CLASS = 32
+SHEET_COLUMNS = 16
+STEPS = 1500
+
+
+@dataclass(frozen=True)
+class Box:
+    """A square of source pixels: rows ``top`` .. ``top + size - 1``, columns likewise."""
+
+    top: int
+    left: int
+    size: int
+
+
+def split(height: int, width: int, size: int) -> tuple[list[Box], list[Box]]:
+    """Tile ``height x width`` pixels with squares of ``size``; return (train, test) boxes.
+
+    About one tile in four is for testing, spread over the photograph. Pixels to the right and
+    below that fill no whole tile are unused.
+
+    >>> train, test = split(512, 512, 96)
+    >>> len(train), len(test)
+    (17, 8)
+    """
+    if min(height, width) < 2 * size:
+        raise ValueError(
+            f"a photograph of {height} x {width} pixels holds fewer than 2 x 2 tiles of {size}; "
+            "use a larger photograph or a smaller downscaling"
+        )
+    boxes: tuple[list[Box], list[Box]] = ([], [])
+    for row in range(height // size):
+        for column in range(width // size):
+            is_test = (column + 2 * row) % 4 == 0
+            boxes[is_test].append(Box(row * size, column * size, size))
+    return boxes
+
+
+def cut(photo: Tensor, boxes: Sequence[Box]) -> Tensor:
+    """Cut boxes out of a photograph ``[3, H, W]``, downscale each alone: ``[K, 3, TILE, TILE]``."""
+    tiles = torch.stack([photo[:, b.top : b.top + b.size, b.left : b.left + b.size] for b in boxes])
+    small = F.interpolate(tiles, size=(TILE, TILE), mode="bilinear", antialias=True)
+    return (small * 255).round() / 255  # what an 8-bit file can hold
+
+
+def crop_positions(tiles: Tensor, stride: int = 1) -> Tensor:
+    """The (tile, row, column) ``[P, 3]`` of all crops of ``tiles`` that are not flat."""
+    grey = tiles.mean(dim=1, keepdim=True)
+    mean = F.avg_pool2d(grey, IMAGE_SIZE, stride)
+    variance = F.avg_pool2d(grey**2, IMAGE_SIZE, stride) - mean**2
+    positions = (variance[:, 0] > MIN_STD**2).nonzero()
+    return positions * torch.tensor([1, stride, stride])
+
+
+def crop(tiles: Tensor, positions: Tensor) -> Tensor:
+    """Crops ``[P, 3, 32, 32]`` of ``tiles`` ``[K, 3, T, T]`` at ``positions`` ``[P, 3]``."""
+    windows = tiles.unfold(2, IMAGE_SIZE, 1).unfold(3, IMAGE_SIZE, 1)
+    return windows[positions[:, 0], :, positions[:, 1], positions[:, 2]]
+
+
+def load_photo(function: str) -> Tensor:
+    """A photograph of ``skimage.data`` as ``[3, H, W]`` in [0, 1]; grey ones get equal channels."""
+    try:
+        data = importlib.import_module("skimage.data")
+    except ImportError as error:
+        raise ImportError(
+            "training the example models takes its photographs from scikit-image, which is not "
+            "installed; install captum-lie with the 'test' extra"
+        ) from error
+    array = np.asarray(getattr(data, function)())
+    photo = torch.from_numpy(array).float() / 255
+    return photo.expand(3, -1, -1) if photo.ndim == 2 else photo.permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The tiles of one photograph on one side of the split, and where crops can be cut.
+
+    ``tiles`` is ``[K, 3, TILE, TILE]``, ``positions`` is ``[P, 3]``; ``boxes`` are the K tiles in
+    pixels of the photograph, ``scale`` of which make one pixel of a tile.
+    """
+
+    boxes: list[Box]
+    scale: int
+    tiles: Tensor
+    positions: Tensor
+
+    def box(self, position: Tensor) -> Box:
+        """The crop at ``position`` in pixels of the photograph."""
+        tile, row, column = (int(value) for value in position)
+        top, left = self.boxes[tile].top, self.boxes[tile].left
+        return Box(top + row * self.scale, left + column * self.scale, IMAGE_SIZE * self.scale)
+
+
+def load_sources() -> tuple[list[Source], list[Source]]:
+    """The train and the test side of all photographs, in the order of ``CLASSES``."""
+    sides: tuple[list[Source], list[Source]] = ([], [])
+    for name in CLASSES:
+        function, scale = PHOTOGRAPHS[name]
+        photo = load_photo(function)
+        both = split(photo.shape[1], photo.shape[2], TILE * scale)
+        for side, boxes, stride in zip(sides, both, (1, TEST_STRIDE), strict=True):
+            tiles = cut(photo, boxes)
+            side.append(Source(boxes, scale, tiles, crop_positions(tiles, stride)))
+    return sides
+
+
+def evenly(n: int, k: int) -> Tensor:
+    """``k`` of the indices 0 .. n - 1, spread evenly.
+
+    >>> evenly(10, 4).tolist()
+    [0, 2, 5, 7]
+    """
+    return torch.arange(k) * n // k
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out crops ``[N, 3, 32, 32]``, labels ``[N]`` and origins; the classes take turns."""
+
+    images: Tensor
+    labels: Tensor
+    boxes: list[Box]
+
+    def part(self, indices: Tensor) -> HeldOut:
+        """The crops at ``indices``."""
+        boxes = [self.boxes[i] for i in indices.tolist()]
+        return HeldOut(self.images[indices], self.labels[indices], boxes)
+
+
+def held_out(sources: Sequence[Source]) -> HeldOut:
+    """``TEST_PER_CLASS`` crops of each test source, spread evenly over its tiles."""
+    chosen = [s.positions[evenly(len(s.positions), TEST_PER_CLASS)] for s in sources]
+    by_class = [crop(s.tiles, p) for s, p in zip(sources, chosen, strict=True)]
+    return HeldOut(
+        images=torch.stack(by_class, dim=1).flatten(0, 1),
+        labels=torch.arange(len(sources)).repeat(TEST_PER_CLASS),
+        boxes=[s.box(chosen[k][i]) for i in range(TEST_PER_CLASS) for k, s in enumerate(sources)],
+    )
+
+
+def shipped_indices(n_classes: int) -> Tensor:
+    """Which crops of the test set are shipped: whole rounds of the classes, spread evenly."""
+    rounds = evenly(TEST_PER_CLASS, SHIPPED_PER_CLASS)
+    return (rounds[:, None] * n_classes + torch.arange(n_classes)).flatten()
+
+
+def batch(sources: Sequence[Source], size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A random augmented training batch: images ``[size, 3, 32, 32]`` and labels ``[size]``."""
+    labels = torch.arange(size) % len(sources)
+    images = torch.empty(size, 3, IMAGE_SIZE, IMAGE_SIZE)
+    for label, source in enumerate(sources):
+        mine = (labels == label).nonzero()[:, 0]
+        chosen = torch.randint(len(source.positions), (len(mine),), generator=rng)
+        images[mine] = crop(source.tiles, source.positions[chosen])
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.rand(size, 1, 1, 1, generator=rng) * (high - low) + low
+
+    for axis in (2, 3):
+        images = torch.where(uniform(0, 1) < 0.5, images.flip(axis), images)
+    # Fade colours (half the time away entirely), change contrast and brightness: a classifier
+    # that counted colours would be a dull subject for questions about where things are.
+    grey = images.mean(dim=1, keepdim=True)
+    images = torch.lerp(grey.expand_as(images), images, uniform(-0.3, 1).clamp(min=0))
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = (images - mean) * uniform(0.7, 1.3) + mean + uniform(-0.1, 0.1)
+    return images.clamp(0, 1), labels
+
+
+def train(
+    name: str, sources: Sequence[Source], *, steps: int, seed: int = 0, batch_size: int = 64
+) -> nn.Module:
+    """Train one architecture; return it in eval mode, weights rounded to float16 precision."""
+    rng = torch.Generator().manual_seed(seed)
+    model = build(name, len(sources), seed=seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    progress = tqdm(range(steps), desc=name, unit="step")
+    for step in progress:
+        images, labels = batch(sources, batch_size, rng)
+        loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        schedule.step()
+        if step % 50 == 0:
+            progress.set_postfix(loss=f"{loss.item():.3f}")
+    return model.half().float().eval()
+
+
+@torch.no_grad()
+def correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Which of ``images`` ``[N, 3, 32, 32]`` are classified right: bool ``[N]``."""
+    predictions = torch.cat([model(chunk).argmax(dim=1) for chunk in torch.split(images, 256)])
+    return predictions == labels
+
+
+def share(flags: Tensor) -> float:
+    """The share of True in ``flags``, to four digits."""
+    return round(flags.float().mean().item(), 4)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m captum_lie.examples.train",
+        description="Train the four example classifiers (which photograph does a 32 x 32 crop "
+        "come from?) and write their weights, the held-out images and the accuracies.",
+        epilog="With --out alone this repeats what is shipped, up to rounding, which depends on "
+        "the number of threads and may move an accuracy by half a percentage point. Example: "
+        "python -m captum_lie.examples.train --out retrained",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to; made if new")
+    parser.add_argument("--steps", type=int, default=STEPS, help="batches a model (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (%(default)s)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: what torch chooses)")
+    parser.add_argument(
+        "--models", nargs="+", choices=MODEL_NAMES, default=MODEL_NAMES, help="which (all)"
+    )
+    options = parser.parse_args(arguments)
+    if options.steps < 1:
+        parser.error(f"--steps must be at least 1, got {options.steps}")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    train_sources, test_sources = load_sources()
+    tests = held_out(test_sources)
+    kept = shipped_indices(len(CLASSES))
+    shipped = tests.part(kept)
+    (options.out / SHEET_FILE).write_bytes(stack_sheet(shipped.images, SHEET_COLUMNS))
+
+    accuracies: dict[str, dict[str, float]] = {}
+    grey = tests.images.mean(dim=1, keepdim=True).expand_as(tests.images)
+    rows = [f"{'model':<10}{'weights':>9}{'seconds':>9}{'test':>8}{'shipped':>9}{'grey':>8}"]
+    for name in options.models:
+        start = time.perf_counter()
+        model = train(name, train_sources, steps=options.steps, seed=options.seed)
+        seconds = time.perf_counter() - start
+        right = correct(model, tests.images, tests.labels)
+        accuracies[name] = {
+            "test": share(right),
+            "shipped": share(right[kept]),
+            "test_without_colour": share(correct(model, grey, tests.labels)),
+        }
+        weights = {
+            key: value.half() if value.is_floating_point() else value
+            for key, value in model.state_dict().items()
+        }
+        (options.out / f"{name}.safetensors").write_bytes(save(weights))
+        count = sum(parameter.numel() for parameter in model.parameters())
+        test, ship, colourless = accuracies[name].values()
+        rows.append(
+            f"{name:<10}{count:>9}{seconds:>9.0f}{test:>8.2%}{ship:>9.2%}{colourless:>8.2%}"
+        )
+
+    metadata = {
+        "classes": CLASSES,
+        "test_images": len(tests.labels),
+        "accuracy": accuracies,
+        "images": [
+            {"label": int(label), "top": box.top, "left": box.left, "size": box.size}
+            for label, box in zip(shipped.labels, shipped.boxes, strict=True)
+        ],
+    }
+    text = json.dumps(metadata, indent=1).replace("\n   ", " ").replace("\n  }", " }")
+    (options.out / METADATA_FILE).write_text(text + "\n", encoding="utf-8")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()

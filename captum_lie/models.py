@@ -1,0 +1,117 @@
+"""Models by name: the embedded ones, a Python factory, or what an installed adapter provides.
+
+Adapters announce a loader under the entry point group ``captum_lie.models``; this library knows
+none of them by name.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from captum_lie import examples
+
+ENTRY_POINTS = "captum_lie.models"
+
+
+def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = None) -> nn.Module:
+    """A model in evaluation mode that takes plain images in [0, 1].
+
+    Args:
+        name: an embedded model (``cnn``), a factory (``FILE.py:function``), or a name that an
+            adapter knows (``resnet18``, or ``timm:resnet18`` to say which adapter).
+        pretrained: False gives the untrained architecture.
+        checkpoint: weights for the adapter to load instead of its own.
+
+    Raises:
+        ValueError: nothing by that name, or the factory does not give a model.
+    """
+    if name in examples.MODEL_NAMES:
+        if checkpoint is not None:
+            raise ValueError(f"The embedded model {name} has its own weights: leave out --checkpoint.")
+        return examples.load_model(name, trained=pretrained)
+    if ".py:" in name:
+        factory = find_factory(name)
+        return _model_from(name, factory, pretrained=pretrained, checkpoint=checkpoint)
+    adapter, _, rest = name.rpartition(":")
+    loaders = entry_points(group=ENTRY_POINTS)
+    reasons = []
+    for loader in loaders:
+        if adapter in ("", loader.name):
+            try:
+                load = loader.load()
+            except ImportError as error:
+                reasons.append(
+                    f"{loader.name} is not installed ({error}): pip install 'captum-lie[{loader.name}]'"
+                )
+                continue
+            try:
+                return _model_from(
+                    name, lambda **k: load(rest, **k), pretrained=pretrained, checkpoint=checkpoint
+                )
+            except LookupError as error:
+                reasons.append(f"{loader.name}: {error}")
+    raise ValueError(
+        f"No model {name!r}. Embedded: {', '.join(examples.MODEL_NAMES)}; or FILE.py:function"
+        + (f"; {'; '.join(reasons)}" if reasons else "")
+        + "."
+    )
+
+
+def has_untrained_twin(name: str) -> bool:
+    """Whether :func:`load_model` can give the same architecture untrained."""
+    if ".py:" not in name:
+        return True
+    return "pretrained" in inspect.signature(find_factory(name)).parameters
+
+
+def find_factory(spec: str) -> Callable[..., Any]:
+    """The function of ``FILE.py:function``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file fails to run, or has no such function.
+    """
+    file, _, function = spec.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {file} (from --model {spec}).")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.path.insert(0, str(path.parent.resolve()))  # a script finds what lies beside it
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{file} failed to run: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    factory = getattr(module, function, None)
+    if not callable(factory):
+        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise ValueError(f"{file} has no function {function!r}. It has: {', '.join(names) or 'none'}.")
+    return factory  # type: ignore[no-any-return]
+
+
+def _model_from(
+    name: str, factory: Callable[..., Any], *, pretrained: bool, checkpoint: Path | None
+) -> nn.Module:
+    """Call a factory with the options that it takes; its model in evaluation mode."""
+    options: dict[str, Any] = {"pretrained": pretrained, "checkpoint": checkpoint}
+    parameters = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        options = {k: v for k, v in options.items() if k in parameters}
+        if checkpoint is not None and "checkpoint" not in options:
+            raise ValueError(f"{name} takes no argument 'checkpoint': load the weights inside it.")
+    model = factory(**options)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} must return a torch.nn.Module; got {type(model).__name__}.")
+    return model.eval()
