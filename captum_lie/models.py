@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
     """
     if name in examples.MODEL_NAMES:
         if checkpoint is not None:
-            raise ValueError(f"The embedded model {name} has its own weights: leave out --checkpoint.")
+            raise ValueError(
+                f"The embedded model {name} has its own weights: leave out --checkpoint."
+            )
         return examples.load_model(name, trained=pretrained)
     if ".py:" in name:
         factory = find_factory(name)
@@ -49,12 +52,13 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
                 load = loader.load()
             except ImportError as error:
                 reasons.append(
-                    f"{loader.name} is not installed ({error}): pip install 'captum-lie[{loader.name}]'"
+                    f"{loader.name} is not installed ({error}): "
+                    f"pip install 'captum-lie[{loader.name}]'"
                 )
                 continue
             try:
                 return _model_from(
-                    name, lambda **k: load(rest, **k), pretrained=pretrained, checkpoint=checkpoint
+                    name, partial(load, rest), pretrained=pretrained, checkpoint=checkpoint
                 )
             except LookupError as error:
                 reasons.append(f"{loader.name}: {error}")
@@ -97,7 +101,9 @@ def find_factory(spec: str) -> Callable[..., Any]:
     factory = getattr(module, function, None)
     if not callable(factory):
         names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ValueError(f"{file} has no function {function!r}. It has: {', '.join(names) or 'none'}.")
+        raise ValueError(
+            f"{file} has no function {function!r}. It has: {', '.join(names) or 'none'}."
+        )
     return factory  # type: ignore[no-any-return]
 
 

@@ -124,8 +124,8 @@ class ImageFolder:
                 continue
             if found is not None and image.shape != found.shape:
                 raise ValueError(
-                    f"Images differ in size: {path} is {_size(image)}, those before {_size(found)}. "
-                    "Say the size that the model expects (--size HxW)."
+                    f"Images differ in size: {path} is {_size(image)}, "
+                    f"those before {_size(found)}. Say the size to use (--size HxW)."
                 )
             found = image
             batch.append(image)

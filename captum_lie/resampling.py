@@ -137,7 +137,9 @@ def harmonic_frequencies(size: int, device: torch.device) -> Tensor:
 
     The Nyquist wave has no phase: read as a cosine, its slope at every pixel centre is zero.
     """
-    frequencies = torch.fft.fftfreq(size, 1 / size, device=device, dtype=torch.float64).round()
+    frequencies: Tensor = torch.fft.fftfreq(
+        size, 1 / size, device=device, dtype=torch.float64
+    ).round()
     if size % 2 == 0:
         frequencies[size // 2] = 0
     return frequencies

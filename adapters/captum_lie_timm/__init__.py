@@ -1,4 +1,4 @@
-"""timm models for captum-lie: loading by name, with the preprocessing that belongs to the weights."""
+"""timm models for captum-lie, loaded with the preprocessing that belongs to their weights."""
 
 from captum_lie_timm.loading import load
 

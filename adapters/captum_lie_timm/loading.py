@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import timm
+
 from captum_lie.preprocessing import Normalized
 
 
@@ -12,7 +13,7 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
     """A timm model in evaluation mode that takes plain images in [0, 1].
 
     Args:
-        name: as in ``timm.list_models()``, for example ``"resnet18"`` or ``"vit_tiny_patch16_224"``.
+        name: as in ``timm.list_models()``, ``"vit_tiny_patch16_224"`` for one.
         pretrained: load timm's weights (from its cache or the hub).
         checkpoint: load these weights instead; any format that timm reads.
 

@@ -278,6 +278,7 @@ class LocalEquivarianceError(GradientAttribution):
         groups: Groups = "all",
         *,
         show_progress: bool = False,
+        description: str = "LEE",
         n_scrambles: int = 8,
         seed: int = 0,
         internal_batch_size: int | None = None,
@@ -288,7 +289,7 @@ class LocalEquivarianceError(GradientAttribution):
             loader: yields images ``[N, C, H, W]``, or tuples whose first member they are. Batches
                 are moved to the model's device.
             groups: groups or their names; ``"all"`` by default.
-            show_progress: show a progress bar.
+            show_progress: show a progress bar, labelled ``description``.
             n_scrambles: control tangents per image and group for ``relative_lee``; 0 leaves it out.
             seed: of the control tangents.
             internal_batch_size: at most so many examples × tangents at a time.
@@ -305,7 +306,7 @@ class LocalEquivarianceError(GradientAttribution):
         controls: list[Tensor] = []
         seen = 0
         total = len(loader) if isinstance(loader, Sized) else None
-        for batch in progress(loader, "LEE", total, show_progress):
+        for batch in progress(loader, description, total, show_progress):
             images = self._to_model(batch)
             scores.append(
                 self.score(images, resolved, internal_batch_size=internal_batch_size).cpu()

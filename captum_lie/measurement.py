@@ -1,0 +1,130 @@
+"""The main job: LEE of models over images, and maps of which pixels are to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from captum_lie.attribution import LocalEquivarianceError
+from captum_lie.gram import PrincipalDirections, principal_directions
+from captum_lie.groups import OneParameterGroup, SpatialGroup
+from captum_lie.resampling import Border, Interpolation
+
+UNTRAINED = " (untrained)"
+COLUMNS = ["model", "group", "lee", "stderr", "relative_lee", "n"]
+
+
+@dataclass
+class Picture:
+    """Maps of one image: ``maps[model][group]`` is ``[C, H, W]`` and sums to the image's LEE."""
+
+    image: Tensor
+    maps: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass
+class Measurement:
+    """What a report shows.
+
+    Attributes:
+        table: columns ``model, group, lee, stderr, relative_lee, n``; rows of untrained controls
+            carry the name of their model with " (untrained)".
+        directions: for each trained model the eigenvalues and directions of its Gram matrix.
+        pictures: attribution maps of the first images.
+        settings: what was measured and how, for the record.
+    """
+
+    table: pd.DataFrame
+    directions: dict[str, PrincipalDirections]
+    pictures: list[Picture]
+    settings: dict[str, Any]
+
+
+def measure(
+    models: dict[str, nn.Module],
+    batches: Iterable[Tensor],
+    groups: Sequence[OneParameterGroup],
+    *,
+    norm: Literal["l2", "l1"] = "l2",
+    pictured: int | Tensor = 3,
+    n_scrambles: int = 8,
+    seed: int = 0,
+    internal_batch_size: int | None = None,
+    show_progress: bool = False,
+    settings: dict[str, Any] | None = None,
+) -> Measurement:
+    """Measure LEE of each model, and attribute it for the first images.
+
+    Args:
+        models: by name; a name ending in " (untrained)" marks a control, which gets no pictures.
+        batches: image batches ``[n, C, H, W]``; iterated once for each model.
+        groups: what to measure.
+        norm: see :class:`captum_lie.LocalEquivarianceError`.
+        pictured: how many images to attribute, or these images themselves ``[n, C, H, W]``.
+        n_scrambles: control tangents for the relative LEE.
+        seed: of the control tangents.
+        internal_batch_size: at most so many examples × tangents at a time.
+        show_progress: show a progress bar for each model.
+        settings: for the record.
+    """
+    tables: list[pd.DataFrame] = []
+    directions: dict[str, PrincipalDirections] = {}
+    pictures: list[Picture] = []
+    rule = next((g.rule for g in groups if isinstance(g, SpatialGroup)), None)
+    for name, model in models.items():
+        method = LocalEquivarianceError(model, norm=norm)
+        table = method.evaluate(
+            batches,
+            groups,
+            show_progress=show_progress,
+            description=name,
+            n_scrambles=n_scrambles,
+            seed=seed,
+            internal_batch_size=internal_batch_size,
+        )
+        tables.append(table.assign(model=name)[COLUMNS])
+        if name.endswith(UNTRAINED):
+            continue
+        if rule and norm == "l2":
+            directions[name] = principal_directions(_mean_gram(method, batches, rule))
+        if not pictures:
+            shown = (
+                islice(chain.from_iterable(batches), pictured)
+                if isinstance(pictured, int)
+                else pictured
+            )
+            pictures = [Picture(image) for image in shown]
+        if pictures:
+            images = _to(model, torch.stack([picture.image for picture in pictures]))
+            for group in groups:
+                maps = method.attribute(
+                    images, group=group, internal_batch_size=internal_batch_size
+                )
+                for picture, attribution in zip(pictures, maps.cpu(), strict=True):
+                    picture.maps.setdefault(name, {})[group.name] = attribution
+    return Measurement(pd.concat(tables, ignore_index=True), directions, pictures, settings or {})
+
+
+def _mean_gram(
+    method: LocalEquivarianceError, batches: Iterable[Tensor], rule: tuple[Interpolation, Border]
+) -> Tensor:
+    """Gram matrix over all images."""
+    interpolation, border = rule
+    total, n = torch.zeros(6, 6, dtype=torch.float64), 0
+    for batch in batches:
+        images = _to(method.forward_func, batch)
+        gram = method.gram(images, interpolation=interpolation, border=border)
+        total += len(batch) * gram.double().cpu()
+        n += len(batch)
+    return total / n
+
+
+def _to(model: object, images: Tensor) -> Tensor:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return images if parameter is None else images.to(parameter.device)

@@ -1,0 +1,175 @@
+"""Pictures: signed attribution maps beside their image, and LEE per group as bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import visualization
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+#: Diverging colours for signed values: blue below zero, white at zero, red above.
+SIGNED = "RdBu_r"
+_UNTRAINED = " (untrained)"
+
+
+def plot_attribution(
+    attribution: Tensor,
+    image: Tensor | None = None,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    method: str = "heat_map",
+    outlier_percentage: float = 2,
+    colorbar: bool = False,
+) -> Figure:
+    """One attribution map in diverging colours centred at zero, summed over channels.
+
+    Drawn by :func:`captum.attr.visualization.visualize_image_attr`; a map that is zero everywhere,
+    on which Captum's function asserts, is drawn as a blank map that says so.
+
+    Args:
+        attribution: ``[C, H, W]``, signed.
+        image: ``[C, H, W]`` in [0, 1]; needed for the methods that show it.
+        ax: draw here instead of on a new figure.
+        method: any method of Captum's function (``"heat_map"``, ``"blended_heat_map"``, ...).
+        outlier_percentage: share of the largest values that saturate the colours.
+        colorbar: add a colour bar; values are relative to the largest shown.
+
+    Raises:
+        ValueError: not one map ``[C, H, W]``, or not finite.
+
+    Example:
+        >>> figure = plot_attribution(torch.zeros(3, 8, 8), title="an equivariant model")
+        >>> figure.axes[0].get_title()
+        'an equivariant model'
+    """
+    if attribution.ndim != 3 or not attribution.isfinite().all():
+        raise ValueError(
+            f"plot_attribution draws one finite map [C, H, W]; got {tuple(attribution.shape)}. "
+            "Pick an example: attribution[0]."
+        )
+    if ax is None:
+        figure = Figure(figsize=(4, 4), layout="constrained")
+        ax = figure.add_subplot()
+    else:
+        figure = ax.get_figure(root=True)  # type: ignore[assignment]
+    values = attribution.detach().cpu().double().permute(1, 2, 0).numpy()
+    # Captum scales by a percentile of the map, and refuses one that rounds to zero.
+    largest = np.percentile(np.abs(values.sum(2)), 100 - outlier_percentage)
+    if largest < 1e-12:
+        ax.imshow(values.sum(2), cmap=SIGNED, vmin=-1, vmax=1)
+        height, width = values.shape[:2]
+        note = "zero everywhere" if np.abs(values).max() < 1e-12 else "almost all zero"
+        ax.text((width - 1) / 2, (height - 1) / 2, note, ha="center", va="center", fontsize=8)
+    else:
+        visualization.visualize_image_attr(
+            values / largest,
+            None if image is None else _channels_last(image),
+            method=method,
+            sign="all",
+            plt_fig_axis=(figure, ax),
+            outlier_perc=outlier_percentage,
+            cmap=SIGNED,
+            show_colorbar=colorbar,
+            use_pyplot=False,
+        )
+    ax.set_xticks([])
+    ax.set_yticks([])
+    if title:
+        ax.set_title(title, fontsize=9)
+    return figure
+
+
+def plot_maps(
+    image: Tensor, rows: Sequence[tuple[str, Sequence[tuple[str, Tensor, float]]]]
+) -> Figure:
+    """The image, and a grid of its attribution maps: a row per model, a column per group.
+
+    Args:
+        image: ``[C, H, W]`` in [0, 1].
+        rows: for each row its label and its maps; each map has a title, the attribution
+            ``[C, H, W]`` and the total that it sums to, which is printed below it.
+    """
+    columns = 1 + max(len(maps) for _, maps in rows)
+    figure = Figure(figsize=(1.55 * columns, 1.8 * len(rows) + 0.3), layout="constrained")
+    grid: Any = figure.subplots(len(rows), columns, squeeze=False)
+    for r, (label, maps) in enumerate(rows):
+        grid[r, 0].imshow(_channels_last(image).squeeze(), cmap="gray")
+        grid[r, 0].set_ylabel(label, fontsize=9)
+        for axis in grid[r]:
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+        for axis, (title, attribution, total) in zip(grid[r, 1:], maps, strict=False):
+            plot_attribution(attribution, ax=axis, title=title if r == 0 else None)
+            axis.set_xlabel(f"{total:.3g}", fontsize=8)
+    return figure
+
+
+def plot_lee(table: pd.DataFrame) -> Figure:
+    """LEE for each group and model with standard errors; untrained controls as open bars.
+
+    Args:
+        table: columns ``model``, ``group``, ``lee``, ``stderr``, as ``captum-lie demo`` writes
+            them. A model named ``NAME (untrained)`` is drawn as the control of ``NAME``.
+
+    The axis is logarithmic, since groups and controls differ by orders of magnitude.
+    """
+    groups = list(dict.fromkeys(table["group"]))
+    models = [m for m in dict.fromkeys(table["model"]) if not m.endswith(_UNTRAINED)]
+    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    figure = Figure(figsize=(max(6.0, 1.15 * len(groups) + 1.5), 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(models)
+    positive = table["lee"][table["lee"] > 0]
+    floor = positive.min() / 3 if len(positive) else 1e-12
+    for m, model in enumerate(models):
+        colour = colours[m % len(colours)]
+        place = np.arange(len(groups)) + (m - (len(models) - 1) / 2) * width
+        for name, trained in ((model, True), (model + _UNTRAINED, False)):
+            part = table[table["model"] == name].set_index("group").reindex(groups)
+            if part["lee"].isna().all():
+                continue
+            lee = part["lee"].to_numpy(dtype=float)
+            axes.bar(
+                place,
+                lee,
+                width * 0.9,
+                yerr=_bars(lee, part["stderr"].to_numpy(dtype=float), floor),
+                color=colour if trained else "none",
+                edgecolor=colour if trained else "black",
+                linewidth=1 if trained else 0.9,
+                linestyle="-" if trained else (0, (2, 1.5)),
+                error_kw={"linewidth": 1, "ecolor": "0.25"},
+                label=model if trained else None,
+                zorder=2 if trained else 3,
+            )
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=floor)
+    axes.set_xticks(range(len(groups)), [g.replace("_", "\n") for g in groups], fontsize=9)
+    axes.set_ylabel("LEE (mean ± standard error)")
+    axes.grid(axis="y", alpha=0.3, zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    if table["model"].str.endswith(_UNTRAINED).any():
+        axes.bar(
+            [0], [0], color="none", edgecolor="black", linestyle=(0, (2, 1.5)), label="untrained"
+        )
+    figure.legend(loc="outside upper center", ncols=len(models) + 1, frameon=False, fontsize=9)
+    return figure
+
+
+def _bars(lee: np.ndarray, stderr: np.ndarray, floor: float) -> np.ndarray:
+    """Error bars that stay on a logarithmic axis."""
+    stderr = np.nan_to_num(stderr)
+    return np.stack([np.minimum(stderr, np.maximum(lee - floor, 0)), stderr])
+
+
+def _channels_last(image: Tensor) -> np.ndarray:
+    return np.asarray(image.detach().cpu().clamp(0, 1).permute(1, 2, 0).to(torch.float64))

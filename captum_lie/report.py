@@ -1,0 +1,118 @@
+"""Reports: a self-contained HTML page, CSV and JSON. Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_lie.measurement import UNTRAINED, Measurement
+from captum_lie.plotting import plot_lee, plot_maps
+
+FORMAT_VERSION = 1
+
+
+def write_reports(measurement: Measurement, folder: Path, *, title: str) -> list[Path]:
+    """Write ``report.html``, ``lee.csv`` and ``lee.json`` into a folder, which is made if missing.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; no file is left half-written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contents: dict[str, Callable[[], str]] = {
+        "report.html": lambda: render_html(measurement, title=title),
+        "lee.csv": lambda: measurement.table.to_csv(index=False),
+        "lee.json": lambda: render_json(measurement),
+    }
+    for name, render in contents.items():
+        write_atomically(folder / name, render())
+    return [folder / name for name in contents]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that it is never half-written."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def render_json(measurement: Measurement) -> str:
+    """The numbers of a measurement as JSON (``format`` 1)."""
+    content = {
+        "format": FORMAT_VERSION,
+        "settings": measurement.settings,
+        "lee": json.loads(measurement.table.to_json(orient="records", double_precision=15)),
+        "principal_directions": {
+            model: [
+                {
+                    "lee": found.eigenvalues[rank].item(),
+                    "direction": found.directions[rank].tolist(),
+                    "words": found.describe(rank),
+                }
+                for rank in range(len(found.eigenvalues))
+            ]
+            for model, found in measurement.directions.items()
+        },
+    }
+    return json.dumps(content, indent=2)
+
+
+def render_html(measurement: Measurement, *, title: str) -> str:
+    """A measurement as one self-contained HTML page."""
+    template = files(__package__).joinpath("templates", "report.html.j2").read_text("utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    groups = list(dict.fromkeys(measurement.table["group"]))
+    lee = measurement.table.set_index(["model", "group"])
+    return environment.from_string(template).render(
+        title=title,
+        settings=measurement.settings,
+        groups=groups,
+        rows=[
+            {"model": model, "cells": [lee.loc[(model, g)].to_dict() for g in groups]}
+            for model in dict.fromkeys(measurement.table["model"])
+        ],
+        n_models=sum(not m.endswith(UNTRAINED) for m in set(measurement.table["model"])),
+        n=int(measurement.table["n"].max()),
+        bars=_embed(plot_lee(measurement.table)),
+        directions={
+            m: (d.eigenvalues[0].item(), d.describe()) for m, d in measurement.directions.items()
+        },
+        pictures=[
+            _embed(
+                plot_maps(
+                    picture.image,
+                    [(model, _titled(maps.items())) for model, maps in picture.maps.items()],
+                )
+            )
+            for picture in measurement.pictures
+        ],
+        number=lambda value: f"{value:.3g}",
+    )
+
+
+def _titled(maps: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor, float]]:
+    return [(group.replace("_", "\n", 1), a, a.double().sum().item()) for group, a in maps]
+
+
+def _embed(figure: Figure) -> str:
+    """A figure as a data URI."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"dpi": 110, "metadata": {"Software": None}}
+    figure.savefig(buffer, format="png", **options)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
