@@ -7,6 +7,7 @@ lacks forward mode by reverse-over-reverse: ``J ξ = d/du ⟨Jᵀ u, ξ⟩``, si
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +16,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from captum_lie._validation import check_output, is_out_of_memory
 
@@ -26,49 +29,65 @@ Tensors = tuple[Tensor, ...]
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Settings under which attention has forward derivatives; restored on leaving.
+    """Settings under which models have right derivatives of every mode; restored on leaving.
 
-    Fused attention kernels and the fast path of ``nn.MultiheadAttention`` lack them, and so does
-    everything in inference mode.
+    Fused attention kernels and the fast path of ``nn.MultiheadAttention`` lack forward mode, and so
+    does everything in inference mode.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.inference_mode(False), sdpa_kernel(SDPBackend.MATH):
+        with torch.inference_mode(False), sdpa_kernel(SDPBackend.MATH), _AffineBatchNorm():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-@contextmanager
-def contiguous_gradients(forward_func: object) -> Iterator[None]:
-    """Hand batch normalisation contiguous gradients only; hooks are removed on leaving.
+class _AffineBatchNorm(TorchFunctionMode):
+    """Batch normalisation with fixed statistics, evaluated as the affine map that it is.
 
-    PyTorch's CPU kernel (seen in 2.13 and 2.15) silently returns a wrong input gradient in eval
-    mode when the batch size is 1 and the incoming gradient has strides ``(C, 1, W·C, C)``.
+    PyTorch's own CPU kernel (seen in 2.13 and 2.15) silently returns a wrong input gradient when the
+    batch size is 1 and the incoming gradient has strides ``(C, 1, W·C, C)``, and its forward-mode
+    formula costs as much as a convolution. Two pointwise operations have neither problem.
     """
-    handles = []
 
-    def make_contiguous(_module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(lambda gradient: gradient.contiguous())
-
-    try:
-        if isinstance(forward_func, nn.Module):
-            for module in forward_func.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    handles.append(module.register_forward_hook(make_contiguous))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            bound = _BATCH_NORM.bind(*args, **kwargs)
+            bound.apply_defaults()
+            if not bound.arguments["training"] and bound.arguments["running_mean"] is not None:
+                return _affine_batch_norm(**bound.arguments)
+        return func(*args, **kwargs)
 
 
-def pullback(
-    function: Function, inputs: Tensors, cotangent: Tensor, *, forward_func: object = None
-) -> Tensors:
+_BATCH_NORM = inspect.signature(F.batch_norm)
+
+
+def _affine_batch_norm(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    **_: object,
+) -> Tensor:
+    scale = (running_var + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    shift = -running_mean * scale
+    if bias is not None:
+        shift = shift + bias
+    channels = (-1, *[1] * (input.ndim - 2))
+    return input * scale.reshape(channels) + shift.reshape(channels)
+
+
+def pullback(function: Function, inputs: Tensors, cotangent: Tensor) -> Tensors:
     """``Jᵀ u`` for each input, by reverse mode. Shapes as ``inputs``."""
-    with differentiable(), torch.enable_grad(), contiguous_gradients(forward_func):
+    with differentiable(), torch.enable_grad():
         leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
         output = function(*leaves)
         if not output.requires_grad:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -283,10 +284,10 @@ def print_table(result: Measurement) -> None:
     """LEE ± standard error, a row per group and a column per model; controls are in the files."""
     lee = result.table.set_index(["group", "model"])
     models = [m for m in dict.fromkeys(result.table["model"]) if not m.endswith(UNTRAINED)]
-    table = Table(title="LEE ± standard error", title_justify="left")
+    table = Table(title="LEE ± standard error", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("group", no_wrap=True)
     for model in models:
-        table.add_column(model, justify="right")
+        table.add_column(model, justify="right", no_wrap=True)
     for group in dict.fromkeys(result.table["group"]):
         cells = [lee.loc[(group, model)] for model in models]
         table.add_row(str(group), *(f"{c.lee:.2g} ± {c.stderr:.1g}" for c in cells))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import timm
+import timm.data
 
 from captum_lie.preprocessing import Normalized
 
@@ -45,7 +46,7 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
             f"Could not load {name} with {source}: {_first_line(error)} "
             "Give a local file with checkpoint=, or pretrained=False for random weights."
         ) from error
-    config = timm.data.resolve_model_data_config(model)
+    config = timm.data.resolve_model_data_config(model)  # type: ignore[no-untyped-call,attr-defined]
     _, height, width = config["input_size"]
     return Normalized(model, config["mean"], config["std"], (height, width)).eval()
 

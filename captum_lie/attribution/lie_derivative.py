@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_lie._autodiff import contiguous_gradients, differentiable
+from captum_lie._autodiff import differentiable
 from captum_lie._captum import (
     ForwardFunc,
     GradientAttribution,
@@ -83,7 +83,7 @@ class LieDerivative(GradientAttribution):
         check_eval_mode(self.forward_func)
         parts = []
         for x, args, chosen in batches(xs, additional_forward_args, target, internal_batch_size):
-            with differentiable(), torch.enable_grad(), contiguous_gradients(self.forward_func):
+            with differentiable(), torch.enable_grad():
                 leaves = tuple(image.detach().clone().requires_grad_() for image in x)
                 checked = bind(self.forward_func, None, None, args)
                 gradients = self.gradient_func(checked, leaves, chosen)

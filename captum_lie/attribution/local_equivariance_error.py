@@ -158,7 +158,7 @@ class LocalEquivarianceError(GradientAttribution):
         cotangent = derivative.sign() if self.norm == "l1" else derivative
         cotangent = cotangent / derivative[0].numel()
         function = bind(self.forward_func, self.output_fn, target, args)
-        gradients = pullback(function, xs, cotangent, forward_func=self.forward_func)
+        gradients = pullback(function, xs, cotangent)
         with torch.no_grad():
             return [g * group.generator(x) for g, x in zip(gradients, xs, strict=True)]
 

@@ -1,0 +1,254 @@
+"""The command line, as a user runs it: files, tables, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from captum_lie import GROUP_NAMES, LocalEquivarianceError, examples
+from captum_lie.cli import app
+
+FAST = ["--scrambles", "1", "--batch-size", "4"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def refused(*arguments: object) -> str:
+    """Run a command that must fail: exit code 2, one line, no traceback."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(result.output.split())
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos" / "sub"
+    folder.mkdir(parents=True)
+    images, _ = examples.load_images(5)
+    for i, image in enumerate(images):
+        pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Path:
+    file = tmp_path / "mymodel.py"
+    file.write_text(
+        "import torch\n"
+        "def build():\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.SiLU(),\n"
+        "        torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 3))\n"
+        "def twin(pretrained=True):\n"
+        "    torch.manual_seed(int(pretrained))\n"
+        "    return build()\n"
+        "def number():\n"
+        "    return 3\n"
+    )
+    return file
+
+
+def test_demo_writes_its_files(tmp_path: Path) -> None:
+    result = run("demo", "--out", tmp_path / "a" / "b", "--n", "8", *FAST)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "a" / "b" / "lee.csv")
+    assert list(table.columns) == ["model", "group", "lee", "stderr", "relative_lee", "n"]
+    assert len(table) == 2 * 4 * 10
+    assert set(table["group"]) == set(GROUP_NAMES)
+    assert (table["lee"] > 0).all()
+    assert table["relative_lee"].notna().all()
+    page = (tmp_path / "a" / "b" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page  # self-contained
+    for name in examples.MODEL_NAMES:
+        assert name in page
+        assert name in result.output
+
+
+def test_measure_gives_the_numbers_of_the_library(tmp_path: Path) -> None:
+    result = run(
+        "measure", "--model", "cnn", "--groups", "rotation,scale", "--limit", "6", "--no-control",
+        "--interpolation", "central", "--out", tmp_path, "--json", *FAST,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content == json.loads((tmp_path / "lee.json").read_text())
+    from captum_lie import Rotation, Scale
+
+    images, _ = examples.load_images(6)
+    method = LocalEquivarianceError(examples.load_model("cnn"))
+    expected = method.score(
+        images, [Rotation(interpolation="central"), Scale(interpolation="central")]
+    ).mean(0)
+    assert [row["lee"] for row in content["lee"]] == pytest.approx(expected.tolist(), rel=1e-4)
+    assert content["settings"]["interpolation"] == "central"
+    assert len(content["principal_directions"]["cnn"]) == 6
+
+
+def test_measure_a_folder_with_a_factory(photos: Path, factory: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run("measure", "--model", f"{factory}:twin", "--images", photos, "--out", out, *FAST)
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(out / "lee.csv")
+    assert set(table["model"]) == {f"{factory}:twin", f"{factory}:twin (untrained)"}
+    assert (table["n"] == 5).all()
+
+
+def test_normalisation_and_size_reach_the_model(
+    photos: Path, factory: Path, tmp_path: Path
+) -> None:
+    base = [
+        "measure",
+        "--model",
+        f"{factory}:build",
+        "--images",
+        photos,
+        "--groups",
+        "scale",
+        *FAST,
+    ]
+    for i, extra in enumerate([[], ["--mean", "0.5,0.4,0.3", "--std", "0.2"], ["--size", "20x24"]]):
+        result = run(*base, *extra, "--out", tmp_path / str(i))
+        assert result.exit_code == 0, result.output
+    lee = [pd.read_csv(tmp_path / str(i) / "lee.csv")["lee"][0] for i in range(3)]
+    assert len(set(lee)) == 3
+
+
+def test_unreadable_images_are_named_and_skipped(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"not an image")
+    whole = (photos / "sub" / "0.png").read_bytes()
+    (photos / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    result = run("measure", "--model", "cnn", "--images", photos, "--out", tmp_path, *FAST)
+    assert result.exit_code == 0, result.output
+    assert "broken.jpg is not a readable image" in result.output.replace("\n", "")
+    assert "truncated.png" in result.output
+    assert "2 unreadable files" in result.output
+    assert (pd.read_csv(tmp_path / "lee.csv")["n"] == 5).all()
+
+
+def test_seed_decides_the_control_alone(tmp_path: Path) -> None:
+    tables = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run("measure", "--model", "cnn", "--limit", "4", "--seed", str(seed), "--no-control",
+            "--out", tmp_path / name, *FAST)  # fmt: skip
+        tables.append(pd.read_csv(tmp_path / name / "lee.csv"))
+    assert tables[0].equals(tables[1])
+    assert tables[0]["lee"].equals(tables[2]["lee"])
+    assert not np.allclose(tables[0]["relative_lee"], tables[2]["relative_lee"])
+
+
+def test_bad_models_are_explained(factory: Path, tmp_path: Path) -> None:
+    measure = ["measure", "--out", tmp_path, "--model"]
+    assert "Embedded: cnn, cnn_blur, vit, mixer" in refused(*measure, "no_such_model_anywhere")
+    assert "no file missing.py" in refused(*measure, "missing.py:build")
+    assert "has no function 'nothing'. It has: build, twin, number" in refused(
+        *measure, f"{factory}:nothing"
+    )
+    assert "must return a torch.nn.Module; got int" in refused(*measure, f"{factory}:number")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    assert "ZeroDivisionError" in refused(*measure, f"{tmp_path / 'broken.py'}:build")
+    assert "its own weights" in refused(*measure, "cnn", "--checkpoint", "x.pt")
+    assert "no argument 'checkpoint'" in refused(
+        *measure, f"{factory}:build", "--checkpoint", "x.pt"
+    )
+
+
+def test_bad_images_are_explained(photos: Path, tmp_path: Path) -> None:
+    measure = ["measure", "--model", "cnn", "--out", tmp_path, *FAST, "--images"]
+    assert "There is no folder" in refused(*measure, tmp_path / "nowhere")
+    assert "pass the folder" in refused(*measure, photos / "sub" / "0.png")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "No image files (.png" in refused(*measure, empty)
+    (empty / "a.png").write_bytes(b"")
+    assert "None of the 1 image files could be read" in refused(*measure, empty)
+    Image.new("RGB", (40, 20)).save(photos / "sub" / "9.png")
+    assert "Images differ in size" in refused(*measure, photos)
+    assert "takes images [N, 3, 32, 32]" in refused(
+        "measure", "--model", "vit", "--size", "40", "--images", photos, "--out", tmp_path, *FAST
+    )
+
+
+def test_bad_options_are_explained(tmp_path: Path) -> None:
+    measure = ["measure", "--model", "cnn", "--out", tmp_path, *FAST]
+    assert "Did you mean 'rotation'" in refused(*measure, "--groups", "rotatoin")
+    assert "Name at least one" in refused(*measure, "--groups", ",")
+    assert "--size takes HxW" in refused(*measure, "--size", "32x")
+    assert "--mean and --std take numbers" in refused(*measure, "--mean", "a,b")
+    assert "must be positive" in refused(*measure, "--std", "0")
+    assert "Device 'gpu7' cannot be used" in refused(*measure, "--device", "gpu7")
+    assert "periodic" in refused(*measure, "--interpolation", "fourier", "--border", "reflect")
+    assert "Invalid value" in refused(*measure, "--interpolation", "cubic")
+    assert "n must lie between 1 and 256" in refused("demo", "--n", "1000", "--out", tmp_path)
+    assert "No such command" in refused("mesure")
+    assert "Missing option '--model'" in refused("measure")
+
+
+def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    message = refused("demo", "--n", "2", "--out", tmp_path / "file")
+    assert "File exists" in message or "Not a directory" in message
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_leaves_no_half_written_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "lee.csv"
+    old.write_text("from an earlier run")
+    real = os.fdopen
+
+    def full(handle: int, *args: str, **kwargs: str) -> object:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
+        return real(handle, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("captum_lie.report.os.fdopen", full)
+    message = refused("measure", "--model", "cnn", "--limit", "2", "--out", tmp_path, *FAST)
+    assert "No space left on device" in message
+    assert [p.name for p in tmp_path.iterdir()] == ["lee.csv"]
+    assert old.read_text() == "from an earlier run"
+
+
+def test_help_and_version() -> None:
+    assert "demo" in run("--help").output
+    assert "measure" in run("-h").output
+    for command in ("demo", "measure"):
+        assert run(command, "--help").exit_code == 0
+    assert run("--version").output.strip() == "0.1.0"
+
+
+def test_the_console_script_runs_without_traceback(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from captum_lie.cli import main; main()", "measure",
+         "--model", "nothing", "--out", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "No model 'nothing'" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.slow
+def test_the_whole_demo(tmp_path: Path) -> None:
+    result = run("demo", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    lee = pd.read_csv(tmp_path / "lee.csv").set_index(["model", "group"])["lee"]
+    # Blurring before subsampling is what reduces the reaction to translation.
+    for group in ("translation_x", "translation_y"):
+        assert lee["cnn_blur", group] < 0.7 * lee["cnn", group]
+    assert torch.tensor(lee.to_numpy()).isfinite().all()
