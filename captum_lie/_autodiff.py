@@ -23,6 +23,10 @@ from torch.overrides import TorchFunctionMode
 
 from captum_lie._validation import check_output, is_out_of_memory
 
+with warnings.catch_warnings():  # forward mode imports this, which uses a deprecated part of torch
+    warnings.simplefilter("ignore")
+    import torch._decomp.decompositions_for_jvp
+
 Function = Callable[..., Tensor]
 Tensors = tuple[Tensor, ...]
 
