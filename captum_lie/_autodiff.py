@@ -50,9 +50,10 @@ def differentiable() -> Iterator[None]:
 class _AffineBatchNorm(TorchFunctionMode):
     """Batch normalisation with fixed statistics, evaluated as the affine map that it is.
 
-    PyTorch's own CPU kernel (seen in 2.13 and 2.15) silently returns a wrong input gradient when the
-    batch size is 1 and the incoming gradient has strides ``(C, 1, W·C, C)``, and its forward-mode
-    formula costs as much as a convolution. Two pointwise operations have neither problem.
+    PyTorch's own CPU kernel (seen in 2.13 and 2.15) silently returns a wrong input gradient when
+    the batch size is 1 and the incoming gradient has strides ``(C, 1, W·C, C)``, and its
+    forward-mode formula costs as much as a convolution. Two pointwise operations have neither
+    problem.
     """
 
     def __torch_function__(
