@@ -372,6 +372,41 @@ def get_groups(
     return found
 
 
+def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) -> Tensor:
+    """``⟨g, ξ(x)⟩`` for each group and example, in double precision.
+
+    Spatial groups of one rule share the slopes of ``x``, so that a further group costs next to
+    nothing.
+
+    Args:
+        groups: G groups.
+        cotangent: ``g``, ``[N, C, H, W]``.
+        x: images, shaped like the cotangent.
+
+    Returns:
+        ``[G, N]``.
+    """
+    height, width = x.shape[-2:]
+    column, row = _centred_pixels(height, width, x.device)
+    products: dict[tuple[Interpolation, Border, int], Tensor] = {}
+    rows = []
+    for group in groups:
+        if not isinstance(group, SpatialGroup):
+            rows.append((cotangent * group.generator(x)).flatten(1).double().sum(1))
+            continue
+        matrix = pixel_matrix(group.direction, height, width).to(x.device)
+        total = x.new_zeros(len(x), dtype=torch.float64)
+        for dim, (along_x, along_y, offset) in zip((-1, -2), matrix[:2], strict=True):
+            if along_x or along_y or offset:
+                key = (*group.rule, dim)
+                if key not in products:
+                    products[key] = (cotangent * slope(x, dim, *group.rule)).double().sum(1)
+                velocity = along_x * column + along_y * row + offset
+                total = total + (velocity * products[key]).sum((-2, -1))
+        rows.append(total)
+    return torch.stack(rows)
+
+
 def basis_fields(
     *, interpolation: Interpolation = "bilinear", border: Border | None = None
 ) -> list[OneParameterGroup]:

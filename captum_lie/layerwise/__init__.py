@@ -1,0 +1,6 @@
+"""Layerwise decomposition: tracing, fluxes, the contribution tree, norm estimators."""
+
+from captum_lie.layerwise.error import LayerwiseEquivarianceError
+from captum_lie.layerwise.result import LayerwiseResult
+
+__all__ = ["LayerwiseEquivarianceError", "LayerwiseResult"]

@@ -1,0 +1,239 @@
+"""``LayerwiseEquivarianceError``: which modules cause a model's equivariance error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from captum_lie._captum import Inputs, TargetType, as_tuple, batches, log_usage, select_targets
+from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
+from captum_lie.attribution.local_equivariance_error import softmax
+from captum_lie.derivative import OutputFn, lie_derivatives
+from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups
+from captum_lie.layerwise.fluxes import recorded
+from captum_lie.layerwise.probes import NormEstimate, squared_norms
+from captum_lie.layerwise.result import LayerwiseResult
+from captum_lie.layerwise.tracing import Overrides
+from captum_lie.layerwise.tree import rows_of, self_contributions
+from captum_lie.layouts import Layout
+
+Measure = Literal["aligned", "norm", "target"]
+MEASURES: tuple[Measure, ...] = ("aligned", "norm", "target")
+
+
+class LayerwiseEquivarianceError:
+    r"""Decomposition of the equivariance error over every module call of a model.
+
+    Write the network as modules :math:`x_{i+1} = f_i(x_i)`. Module i contributes the vector
+    :math:`C_i = J_{rest} (J_i ξ(x_i) - ξ(x_{i+1}))` to :math:`L f` (Gruver et al., arXiv
+    2210.02984, Eq. 6). The measures:
+
+    - ``aligned``: :math:`⟨L f, C_i⟩ / \dim`, signed; the self contributions of all rows sum to LEE,
+      exactly. One forward-mode, one forward and one backward pass.
+    - ``target``: :math:`⟨e_k, C_i⟩`, signed; sums to the Lie derivative of output k.
+    - ``norm``: :math:`‖C_i‖² / \dim`, the paper's own; not additive.
+
+    Layouts are inferred (see :mod:`captum_lie.layouts`); modules with an unknown boundary are
+    folded into the nearest ancestor whose boundaries are known.
+
+    Args:
+        model: a module in evaluation mode that takes images and returns class scores.
+        output_fn: applied to the output; softmax by default, None for none.
+        layouts: overrides by module name: a layout for both sides, or ``(input, output)`` with None
+            for what should be inferred.
+
+    Example:
+        >>> from captum_lie.examples import load_images, load_model
+        >>> images, _ = load_images(2)
+        >>> result = LayerwiseEquivarianceError(load_model("cnn")).attribute(images)
+        >>> table = result.to_dataframe()
+        >>> bool(abs(table["self_contribution"].sum() - result.total.mean()) < 1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        output_fn: OutputFn | None = softmax,
+        layouts: Overrides | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"A layerwise decomposition needs a torch.nn.Module; got {type(model).__name__}."
+            )
+        self.model = model
+        self.output_fn = output_fn
+        self.layouts = dict(layouts or {})
+        check_overrides(model, self.layouts)
+
+    @overload
+    def attribute(  # type: ignore[overload-overlap]
+        self,
+        inputs: Inputs,
+        group: GroupLike = ...,
+        measure: Measure = ...,
+        target: TargetType = ...,
+        additional_forward_args: object = ...,
+        n_probes: int | None = ...,
+        tolerance: float | None = ...,
+        seed: int = ...,
+        first_index: int = ...,
+        internal_batch_size: int | None = ...,
+    ) -> LayerwiseResult: ...
+
+    @overload
+    def attribute(
+        self,
+        inputs: Inputs,
+        group: Sequence[GroupLike],
+        measure: Measure = ...,
+        target: TargetType = ...,
+        additional_forward_args: object = ...,
+        n_probes: int | None = ...,
+        tolerance: float | None = ...,
+        seed: int = ...,
+        first_index: int = ...,
+        internal_batch_size: int | None = ...,
+    ) -> list[LayerwiseResult]: ...
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Inputs,
+        group: GroupLike | Sequence[GroupLike] = DEFAULT_GROUP,
+        measure: Measure = "aligned",
+        target: TargetType = None,
+        additional_forward_args: object = None,
+        n_probes: int | None = None,
+        tolerance: float | None = None,
+        seed: int = 0,
+        first_index: int = 0,
+        internal_batch_size: int | None = None,
+    ) -> LayerwiseResult | list[LayerwiseResult]:
+        """Attribute the equivariance error of each example to the module calls.
+
+        Args:
+            inputs: images ``[N, C, H, W]``, or a tuple of them that are transformed together.
+            group: a group or its name; a sequence gives a list of results. ``target`` and ``norm``
+                serve all groups with the same backward passes; ``aligned`` needs one for each.
+            measure: ``"aligned"``, ``"norm"`` or ``"target"``.
+            target: the output for ``measure="target"``, as anywhere in Captum (before
+                ``output_fn`` is undone: it selects from ``output_fn``'s result).
+            additional_forward_args: passed on after the inputs.
+            n_probes: for ``norm``: estimate with so many backward passes instead of exactly.
+            tolerance: for ``norm``: probe until every leaf's standard error is below this.
+            seed, first_index: determine each example's probes, independently of batching.
+            internal_batch_size: at most so many examples at a time.
+
+        Returns:
+            A result, or for a sequence of groups a list of them.
+
+        Raises:
+            TypeError, ValueError: images, group, measure, layouts or model mode are not usable.
+            AssertionError: bad target (by Captum).
+        """
+        one_of("measure", measure, MEASURES)
+        if measure == "target" and target is None:
+            raise ValueError("measure='target' needs target=, the output to explain.")
+        if measure != "norm" and (n_probes is not None or tolerance is not None):
+            raise ValueError(f"n_probes and tolerance belong to measure='norm', not {measure!r}.")
+        xs = as_tuple(inputs)
+        check_inputs(xs)
+        check_internal_batch_size(internal_batch_size)
+        check_eval_mode(self.model)
+        single = not isinstance(group, Sequence) or (isinstance(group, str) and group != "all")
+        groups = get_groups(group)
+        parts: list[list[LayerwiseResult]] = []
+        for chunk, args, chosen in batches(
+            xs, additional_forward_args, target, internal_batch_size
+        ):
+            parts.append(
+                self._attribute(
+                    chunk, groups, measure, chosen, args, n_probes, tolerance, seed, first_index
+                )
+            )
+            first_index += len(chunk[0])
+        results = [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
+        return results[0] if single else results
+
+    def _attribute(
+        self,
+        xs: tuple[Tensor, ...],
+        groups: list[OneParameterGroup],
+        measure: Measure,
+        target: TargetType,
+        args: object,
+        n_probes: int | None,
+        tolerance: float | None,
+        seed: int,
+        first_index: int,
+    ) -> list[LayerwiseResult]:
+        derivative = torch.cat(
+            list(lie_derivatives(self.model, xs, groups, output_fn=self.output_fn, args=args)), 1
+        )  # [G, N, ...]
+        dim = derivative[0, 0].numel()
+        options = {"output_fn": self.output_fn, "args": args, "overrides": self.layouts}
+        with recorded(self.model, xs, **options) as recording:  # type: ignore[arg-type]
+            estimate: NormEstimate | None = None
+            if measure == "aligned":
+                values = torch.stack(
+                    [
+                        recording.contributions(d / dim, [g])[:, 0]
+                        for g, d in zip(groups, derivative, strict=True)
+                    ],
+                    dim=1,
+                )
+                total = derivative.double().square().flatten(2).sum(2) / dim
+            elif measure == "target":
+                values = recording.contributions(one_hot(recording.output, target), groups)
+                total = torch.stack([select_targets(d, target) for d in derivative]).double()
+                total = total.reshape(len(groups), -1)
+            else:
+                estimate = squared_norms(
+                    recording, groups, n_probes, tolerance, seed=seed, first_index=first_index
+                )
+                values = estimate.total / dim
+                total = derivative.double().square().flatten(2).sum(2) / dim
+            rows = rows_of(recording.calls)
+        own = self_contributions(rows, values) if estimate is None else estimate.own / dim
+        stderr = None if estimate is None else estimate.stderr / dim
+        return [
+            LayerwiseResult(
+                rows=rows,
+                group=g.name,
+                measure=measure,
+                total=total[i].cpu(),
+                contributions=values[:, i].cpu(),
+                self_contributions=own[:, i].cpu(),
+                stderr=None if stderr is None else stderr[:, i].cpu(),
+                method="exact" if estimate is None else estimate.method,
+            )
+            for i, g in enumerate(groups)
+        ]
+
+
+def one_hot(output: Tensor, target: TargetType) -> Tensor:
+    """The cotangent that selects a target from an output, for each example."""
+    leaf = output.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        selected = select_targets(leaf, target)
+    if selected.shape[0] != len(output) or selected.numel() != len(output):
+        raise ValueError("The target must select one number for each example.")
+    (cotangent,) = torch.autograd.grad(selected.sum(), leaf)
+    return cotangent
+
+
+def check_overrides(model: nn.Module, layouts: Mapping[str, object]) -> None:
+    """Overrides must name modules of the model and give layouts."""
+    names = {name for name, _ in model.named_modules()}
+    for name, layout in layouts.items():
+        one_of("module", name, sorted(names))
+        sides = layout if isinstance(layout, tuple) else (layout, layout)
+        if len(sides) != 2 or not all(s is None or isinstance(s, Layout) for s in sides):
+            raise TypeError(
+                f"The layout of {name!r} must be a Layout or a pair (input, output); "
+                f"got {layout!r}."
+            )

@@ -1,0 +1,141 @@
+"""Squared norms ``‖C_i‖²`` of all contributions: exact, or estimated by random output directions.
+
+One backward pass gives ``⟨v, C_i⟩`` for every module at once. One for each output is exact; fewer
+give an unbiased estimate. Gaussian or Rademacher probes alone have relative error √(2/P). Softmax
+derivatives live on few classes, so the k most probable outputs are taken exactly and random signs
+are spent on the others only; k is chosen from the probabilities alone, which keeps it unbiased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_lie.groups import OneParameterGroup
+from captum_lie.layerwise.fluxes import Recording
+from captum_lie.layerwise.tree import rows_of, self_contributions
+
+#: Share of the probes spent on the most probable outputs, one each.
+TOP_SHARE = 0.5
+#: Probes between two looks at the standard errors.
+ROUND = 8
+
+
+@dataclass(frozen=True)
+class NormEstimate:
+    """``‖C‖²`` and the same of what each call adds beyond its children, all ``[R, G, N]``."""
+
+    total: Tensor
+    own: Tensor
+    stderr: Tensor
+    method: str
+
+
+class _Sum:
+    """Running mean and standard error of a stream of samples."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.mean: Tensor = torch.zeros(())
+        self.spread: Tensor = torch.zeros(())
+
+    def add(self, sample: Tensor) -> None:
+        self.n += 1
+        change = sample - self.mean
+        self.mean = self.mean + change / self.n
+        self.spread = self.spread + change * (sample - self.mean)
+
+    def stderr(self) -> Tensor:
+        if self.n < 2:
+            return torch.full_like(self.mean, torch.inf)
+        return (self.spread / (self.n - 1) / self.n).sqrt()
+
+
+def squared_norms(
+    recording: Recording,
+    groups: Sequence[OneParameterGroup],
+    n_probes: int | None = None,
+    tolerance: float | None = None,
+    *,
+    seed: int = 0,
+    first_index: int = 0,
+    top: int | None = None,
+) -> NormEstimate:
+    """Squared norms of all contributions.
+
+    Args:
+        recording: the model, evaluated.
+        groups: G groups, served by the same backward passes.
+        n_probes: backward passes to spend; None means exact, or as many as the tolerance needs.
+        tolerance: stop when every leaf's standard error is below this (in units of ``‖C‖² / dim``).
+        seed, first_index: determine each example's probes, independently of batching.
+        top: how many of the most probable outputs to take exactly; by default half of the probes.
+
+    Raises:
+        ValueError: fewer than 4 probes, or a tolerance that is not positive.
+    """
+    flat = recording.output.detach().flatten(1)
+    outputs = flat.shape[1]
+    if n_probes is not None and n_probes < 4:
+        raise ValueError(f"n_probes must be at least 4 to give a standard error; got {n_probes}.")
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be positive; got {tolerance}.")
+    exact = n_probes is None and tolerance is None
+    if exact or (n_probes is not None and n_probes >= outputs):
+        top, limit = outputs, 0
+    else:
+        budget = n_probes or outputs
+        if top is None:
+            top = int(budget * TOP_SHARE) if tolerance is None else min(ROUND, outputs // 2)
+        limit = min(budget, outputs) - top
+    order = flat.argsort(dim=1, descending=True, stable=True)
+
+    def along(direction: Tensor) -> tuple[Tensor, Tensor]:
+        values = recording.contributions(direction.view_as(recording.output), groups)
+        return values.square(), self_contributions(rows_of(recording.calls), values).square()
+
+    exact_part: list[Tensor] = []
+    for rank in range(top):
+        direction = torch.zeros_like(flat).scatter_(1, order[:, rank : rank + 1], 1.0)
+        squares = along(direction)
+        exact_part = (
+            list(squares)
+            if not exact_part
+            else [a + b for a, b in zip(exact_part, squares, strict=True)]
+        )
+    total, own = _Sum(), _Sum()
+    rest = torch.ones_like(flat).scatter_(1, order[:, :top], 0.0)
+    signs = _signs(len(flat), outputs, seed, first_index)
+    while total.n < limit:
+        square, own_square = along(rest * next(signs).to(flat))
+        total.add(square)
+        own.add(own_square)
+        if tolerance is not None and total.n >= ROUND and total.n % ROUND == 0:
+            dim = outputs
+            leaves = torch.tensor([row.is_leaf for row in rows_of(recording.calls)])
+            worst = total.stderr()[leaves.to(total.mean.device)].nan_to_num().max() / dim
+            if worst < tolerance:
+                break
+    zero = exact_part[0] * 0 if exact_part else total.mean * 0
+    base, own_base = exact_part if exact_part else (zero, zero)
+    if not limit:
+        return NormEstimate(base, own_base, zero, f"exact ({top} backward passes)")
+    return NormEstimate(
+        base + total.mean,
+        own_base + own.mean,
+        total.stderr(),
+        f"{top} most probable outputs exactly, {total.n} random signs on the others",
+    )
+
+
+def _signs(n: int, outputs: int, seed: int, first_index: int):  # type: ignore[no-untyped-def]
+    """Random signs ``[n, outputs]`` without end, each example's from its own generator."""
+    generators = [np.random.default_rng([seed, first_index + i]) for i in range(n)]
+    while True:
+        yield torch.from_numpy(
+            np.stack([g.choice(np.array([-1.0, 1.0]), outputs) for g in generators])
+        )
