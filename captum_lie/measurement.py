@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from captum_lie._data import to_model
 from captum_lie.attribution import LocalEquivarianceError
 from captum_lie.gram import PrincipalDirections, principal_directions
 from captum_lie.groups import OneParameterGroup, SpatialGroup
@@ -101,7 +102,7 @@ def measure(
             )
             pictures = [Picture(image) for image in shown]
         if pictures:
-            images = _to(model, torch.stack([picture.image for picture in pictures]))
+            images = to_model(model, torch.stack([picture.image for picture in pictures]))
             for group in groups:
                 maps = method.attribute(
                     images, group=group, internal_batch_size=internal_batch_size
@@ -118,13 +119,8 @@ def _mean_gram(
     interpolation, border = rule
     total, n = torch.zeros(6, 6, dtype=torch.float64), 0
     for batch in batches:
-        images = _to(method.forward_func, batch)
+        images = to_model(method.forward_func, batch)
         gram = method.gram(images, interpolation=interpolation, border=border)
         total += len(batch) * gram.double().cpu()
         n += len(batch)
     return total / n
-
-
-def _to(model: object, images: Tensor) -> Tensor:
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return images if parameter is None else images.to(parameter.device)

@@ -71,7 +71,7 @@ def plot_attribution(
     else:
         visualization.visualize_image_attr(
             values / largest,
-            None if image is None else _channels_last(image),
+            None if image is None else channels_last(image),
             method=method,
             sign="all",
             plt_fig_axis=(figure, ax),
@@ -101,7 +101,7 @@ def plot_maps(
     figure = Figure(figsize=(1.55 * columns, 1.8 * len(rows) + 0.3), layout="constrained")
     grid: Any = figure.subplots(len(rows), columns, squeeze=False)
     for r, (label, maps) in enumerate(rows):
-        grid[r, 0].imshow(_channels_last(image).squeeze(), cmap="gray")
+        grid[r, 0].imshow(channels_last(image).squeeze(), cmap="gray")
         grid[r, 0].set_ylabel(label, fontsize=9)
         for axis in grid[r]:
             axis.set_xticks([])
@@ -171,5 +171,5 @@ def _bars(lee: np.ndarray, stderr: np.ndarray, floor: float) -> np.ndarray:
     return np.stack([np.minimum(stderr, np.maximum(lee - floor, 0)), stderr])
 
 
-def _channels_last(image: Tensor) -> np.ndarray:
+def channels_last(image: Tensor) -> np.ndarray:
     return np.asarray(image.detach().cpu().clamp(0, 1).permute(1, 2, 0).to(torch.float64))

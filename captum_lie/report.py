@@ -8,11 +8,10 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -22,7 +21,13 @@ from captum_lie.plotting import plot_lee, plot_maps
 FORMAT_VERSION = 1
 
 
-def write_reports(measurement: Measurement, folder: Path, *, title: str) -> list[Path]:
+def write_reports(
+    measurement: Measurement,
+    folder: Path,
+    *,
+    title: str,
+    layers: dict[str, object] | None = None,
+) -> list[Path]:
     """Write ``report.html``, ``lee.csv`` and ``lee.json`` into a folder, which is made if missing.
 
     Raises:
@@ -30,7 +35,7 @@ def write_reports(measurement: Measurement, folder: Path, *, title: str) -> list
     """
     folder.mkdir(parents=True, exist_ok=True)
     contents: dict[str, Callable[[], str]] = {
-        "report.html": lambda: render_html(measurement, title=title),
+        "report.html": lambda: render_html(measurement, title=title, layers=layers),
         "lee.csv": lambda: measurement.table.to_csv(index=False),
         "lee.json": lambda: render_json(measurement),
     }
@@ -40,11 +45,16 @@ def write_reports(measurement: Measurement, folder: Path, *, title: str) -> list
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that it is never half-written."""
+    """Write a text file under a temporary name and rename it: it is never half-written."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """:func:`write_atomically` for bytes."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -73,13 +83,14 @@ def render_json(measurement: Measurement) -> str:
     return json.dumps(content, indent=2)
 
 
-def render_html(measurement: Measurement, *, title: str) -> str:
-    """A measurement as one self-contained HTML page."""
-    template = files(__package__).joinpath("templates", "report.html.j2").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
+def render_html(
+    measurement: Measurement, *, title: str, layers: dict[str, object] | None = None
+) -> str:
+    """A measurement as one self-contained HTML page, with sections on its layers if given."""
     groups = list(dict.fromkeys(measurement.table["group"]))
     lee = measurement.table.set_index(["model", "group"])
-    return environment.from_string(template).render(
+    return render(
+        "report.html.j2",
         title=title,
         settings=measurement.settings,
         groups=groups,
@@ -89,12 +100,12 @@ def render_html(measurement: Measurement, *, title: str) -> str:
         ],
         n_models=sum(not m.endswith(UNTRAINED) for m in set(measurement.table["model"])),
         n=int(measurement.table["n"].max()),
-        bars=_embed(plot_lee(measurement.table)),
+        bars=embed(plot_lee(measurement.table)),
         directions={
             m: (d.eigenvalues[0].item(), d.describe()) for m, d in measurement.directions.items()
         },
         pictures=[
-            _embed(
+            embed(
                 plot_maps(
                     picture.image,
                     [(model, _titled(maps.items())) for model, maps in picture.maps.items()],
@@ -103,6 +114,7 @@ def render_html(measurement: Measurement, *, title: str) -> str:
             for picture in measurement.pictures
         ],
         number=lambda value: f"{value:.3g}",
+        layers=layers,
     )
 
 
@@ -110,9 +122,22 @@ def _titled(maps: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor, float
     return [(group.replace("_", "\n", 1), a, a.double().sum().item()) for group, a in maps]
 
 
-def _embed(figure: Figure) -> str:
+def render(template: str, **values: Any) -> str:
+    """One of the package's templates, filled in."""
+    environment = Environment(
+        loader=PackageLoader("captum_lie"), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template(template).render(**values)
+
+
+def embed(figure: Figure) -> str:
     """A figure as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png(figure)).decode()
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     options: dict[str, Any] = {"dpi": 110, "metadata": {"Software": None}}
     figure.savefig(buffer, format="png", **options)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_lie._autodiff import pullback
 from captum_lie._captum import (
@@ -22,6 +22,7 @@ from captum_lie._captum import (
     progress,
     sum_per_example,
 )
+from captum_lie._data import images_of, to_model
 from captum_lie._validation import check_inputs, check_internal_batch_size, one_of
 from captum_lie.derivative import (
     OutputFn,
@@ -307,7 +308,7 @@ class LocalEquivarianceError(GradientAttribution):
         seen = 0
         total = len(loader) if isinstance(loader, Sized) else None
         for batch in progress(loader, description, total, show_progress):
-            images = self._to_model(batch)
+            images = to_model(self.forward_func, images_of(batch))
             scores.append(
                 self.score(images, resolved, internal_batch_size=internal_batch_size).cpu()
             )
@@ -381,17 +382,3 @@ class LocalEquivarianceError(GradientAttribution):
         """Norm of derivatives ``[G, N, ...]`` per output value: ``[G, N]``."""
         size = derivative.abs() if self.norm == "l1" else derivative.square()
         return size.reshape(*derivative.shape[:2], -1).mean(2)
-
-    def _to_model(self, batch: Any) -> Tensor:
-        images = batch[0] if isinstance(batch, list | tuple) else batch
-        if not isinstance(images, Tensor):
-            raise TypeError(
-                "The loader must yield image tensors, or tuples whose first member is one; "
-                f"got {type(images).__name__}."
-            )
-        parameter = (
-            next(self.forward_func.parameters(), None)
-            if isinstance(self.forward_func, nn.Module)
-            else None
-        )
-        return images if parameter is None else images.to(parameter.device)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, overload
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from captum_lie._captum import Inputs, TargetType, as_tuple, batches, log_usage, select_targets
+from captum_lie._captum import (
+    Inputs,
+    TargetType,
+    as_tuple,
+    batches,
+    log_usage,
+    progress,
+    select_targets,
+)
+from captum_lie._data import images_of, to_model
 from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
 from captum_lie.attribution.local_equivariance_error import softmax
 from captum_lie.derivative import OutputFn, lie_derivatives
@@ -158,6 +167,58 @@ class LayerwiseEquivarianceError:
             first_index += len(chunk[0])
         results = [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
         return results[0] if single else results
+
+    def evaluate(
+        self,
+        loader: Iterable[Any],
+        groups: GroupLike | Sequence[GroupLike] = DEFAULT_GROUP,
+        measure: Measure = "aligned",
+        *,
+        n_probes: int | None = None,
+        tolerance: float | None = None,
+        seed: int = 0,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        description: str = "layers",
+    ) -> list[LayerwiseResult]:
+        """Decompose the error over a data set.
+
+        Args:
+            loader: yields images ``[N, C, H, W]``, or tuples whose first member they are. Batches
+                are moved to the model's device.
+            groups: groups or their names; ``"all"`` for every one.
+            measure: ``"aligned"`` or ``"norm"``.
+            n_probes, tolerance, seed, internal_batch_size: see :meth:`attribute`.
+            show_progress: show a progress bar, labelled ``description``.
+
+        Returns:
+            A result for each group; its table gives means over the images and standard errors.
+
+        Raises:
+            ValueError: no images, or a model whose calls differ from batch to batch.
+        """
+        resolved = get_groups(groups)
+        parts: list[list[LayerwiseResult]] = []
+        seen = 0
+        total = len(loader) if isinstance(loader, Sized) else None
+        for batch in progress(loader, description, total, show_progress):
+            images = to_model(self.model, images_of(batch))
+            parts.append(
+                self.attribute(
+                    images,
+                    resolved,
+                    measure,
+                    n_probes=n_probes,
+                    tolerance=tolerance,
+                    seed=seed,
+                    first_index=seen,
+                    internal_batch_size=internal_batch_size,
+                )
+            )
+            seen += len(images)
+        if not parts:
+            raise ValueError("The loader yielded no images: there is nothing to evaluate.")
+        return [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
 
     def _attribute(
         self,

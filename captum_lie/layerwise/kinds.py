@@ -31,7 +31,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
 
 
 def module_kind(module: nn.Module, *, is_leaf: bool) -> str:
-    """The kind of a module: of a leaf by its class, of a container always ``functional``.
+    """The kind of a module by its class; containers are ``functional``, but for attention.
 
     Example:
         >>> module_kind(nn.Conv2d(3, 8, 3), is_leaf=True)
@@ -39,8 +39,9 @@ def module_kind(module: nn.Module, *, is_leaf: bool) -> str:
         >>> module_kind(nn.Conv2d(3, 8, 3, stride=2), is_leaf=True)
         'pooling/downsampling'
     """
-    if not is_leaf:
-        return "functional"
+    if not is_leaf:  # the products of attention are functional code of its container
+        attention = re.search("attention|attn", type(module).__name__.lower())
+        return "attention" if attention else "functional"
     if isinstance(module, nn.Conv2d):
         stride = max(module.stride)
         if stride > 1:  # a patch embedding's patches do not overlap

@@ -1,0 +1,28 @@
+"""Batches of images on their way from a loader to a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def images_of(batch: Any) -> Tensor:
+    """The images of a batch: the batch itself, or the first member of a tuple or list.
+
+    Raises:
+        TypeError: that is no tensor.
+    """
+    images = batch[0] if isinstance(batch, list | tuple) and len(batch) else batch
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            "The loader must yield image tensors, or tuples whose first member is one; "
+            f"got {type(images).__name__}."
+        )
+    return images
+
+
+def to_model(model: object, images: Tensor) -> Tensor:
+    """Images on the device of the model's parameters, if it is a module that has any."""
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return images if parameter is None else images.to(parameter.device)

@@ -1,0 +1,66 @@
+"""What commands say: tables on standard output, notes and errors on standard error."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from captum_lie.measurement import UNTRAINED, Measurement
+
+notes = Console(stderr=True)
+
+#: What a user can mend: printed as one line, exit code 2, no traceback.
+USER_ERRORS = (ValueError, TypeError, OSError, RuntimeError, AssertionError, LookupError)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors that a user can mend become one line and exit code 2; warnings become notes."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_args, **_kwargs: notes.print(
+            f"Note: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
+        try:
+            yield
+        except USER_ERRORS as error:
+            message = f"Error: {error}"
+            notes.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from error
+
+
+def say_written(paths: Iterable[Path]) -> None:
+    notes.print("Wrote " + ", ".join(map(str, paths)), markup=False, soft_wrap=True)
+
+
+def say_skipped(batches: object) -> None:
+    """Tell how many image files could not be read."""
+    skipped = getattr(batches, "skipped", {})
+    if skipped:
+        notes.print(f"{len(skipped)} unreadable files were left out.", style="yellow")
+
+
+def print_lee(result: Measurement) -> None:
+    """LEE ± standard error, a row per group and a column per model; controls are in the files."""
+    lee = result.table.set_index(["group", "model"])
+    models = [m for m in dict.fromkeys(result.table["model"]) if not m.endswith(UNTRAINED)]
+    table = Table(title="LEE ± standard error", title_justify="left", box=None)
+    table.add_column("group", no_wrap=True)
+    for model in models:
+        table.add_column(model, justify="right", no_wrap=True)
+    for group in dict.fromkeys(result.table["group"]):
+        cells = [lee.loc[(group, model)] for model in models]
+        table.add_row(str(group), *(f"{c.lee:.2g} ± {c.stderr:.1g}" for c in cells))
+    Console().print(table)
+    for model, found in result.directions.items():
+        Console().print(
+            f"Worst affine motion of {model}: {found.describe()}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

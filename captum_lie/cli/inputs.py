@@ -1,0 +1,112 @@
+"""What commands are given: models, images, groups and devices from their options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from captum_lie import examples
+from captum_lie.cli.options import BorderName, InterpolationName
+from captum_lie.groups import OneParameterGroup, get_groups
+from captum_lie.measurement import UNTRAINED
+from captum_lie.models import has_untrained_twin, load_model
+from captum_lie.preprocessing import ImageFolder, Normalized
+
+
+def parse_groups(
+    names: str, interpolation: InterpolationName, border: BorderName | None
+) -> list[OneParameterGroup]:
+    """Groups from names with commas between."""
+    return get_groups(
+        "all" if names == "all" else [g.strip() for g in names.split(",") if g.strip()],
+        interpolation=interpolation.value,
+        border=border.value if border else None,
+    )
+
+
+def find_models(
+    names: list[str],
+    *,
+    pretrained: bool = True,
+    checkpoint: Path | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    control: bool = False,
+) -> dict[str, nn.Module]:
+    """Models by name, each followed by its untrained twin if ``control`` and there is one."""
+    normalisation = parse_normalisation(mean, std)
+
+    def load(name: str, trained: bool) -> nn.Module:
+        found = load_model(name, pretrained=trained, checkpoint=checkpoint if trained else None)
+        return Normalized(found, *normalisation).eval() if normalisation else found
+
+    models: dict[str, nn.Module] = {}
+    for name in names:
+        models[name] = load(name, pretrained)
+        if control and pretrained and has_untrained_twin(name):
+            models[name + UNTRAINED] = load(name, False)
+    return models
+
+
+def find_images(
+    images: str, size: tuple[int, int] | None, batch_size: int, limit: int | None
+) -> Iterable[Tensor]:
+    """Image batches from a folder, or the embedded ones."""
+    if images != "builtin":
+        return ImageFolder(Path(images), size, batch_size, limit)
+    found, _ = examples.load_images(limit)
+    if size is not None and size != tuple(found.shape[-2:]):
+        found = nn.functional.interpolate(found, size, mode="bicubic", antialias=True).clamp(0, 1)
+    return list(found.split(batch_size))
+
+
+def expected_size(models: dict[str, nn.Module]) -> tuple[int, int] | None:
+    """The input size that the models expect, if they say one; they must agree."""
+    sizes = {name: getattr(m, "input_size", None) for name, m in models.items()}
+    known = {size for size in sizes.values() if size is not None}
+    if len(known) > 1:
+        raise ValueError(f"The models expect different sizes {sizes}: measure them one by one.")
+    return known.pop() if known else None
+
+
+def parse_size(size: str | None) -> tuple[int, int] | None:
+    """``HxW``, or one number for both."""
+    if size is None:
+        return None
+    parts = size.lower().split("x")
+    if not all(p.isdigit() and int(p) > 0 for p in parts) or len(parts) > 2:
+        raise ValueError(f"--size takes HxW such as 224x224, or one number; got {size!r}.")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_normalisation(
+    mean: str | None, std: str | None
+) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of each channel, if either is given."""
+    if mean is None and std is None:
+        return None
+    try:
+        return (
+            [float(v) for v in (mean or "0").split(",")],
+            [float(v) for v in (std or "1").split(",")],
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"--mean and --std take numbers with commas between; got {mean!r} and {std!r}."
+        ) from error
+
+
+def choose_device(device: str | None) -> torch.device:
+    """The device asked for, or a GPU if there is one."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"Device {device!r} cannot be used: {reason}") from error
+    return found

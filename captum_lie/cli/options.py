@@ -1,0 +1,77 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captum_lie.groups import GROUP_NAMES
+
+
+class InterpolationName(StrEnum):
+    bilinear = "bilinear"
+    central = "central"
+    fourier = "fourier"
+
+
+class BorderName(StrEnum):
+    reflect = "reflect"
+    circular = "circular"
+
+
+Models = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        help="An embedded model (cnn, cnn_blur, vit, mixer), FILE.py:function that returns a "
+        "torch.nn.Module, or a timm name. Repeat to compare several.",
+    ),
+]
+Images = Annotated[str, typer.Option(help="Folder of images (searched recursively), or 'builtin'.")]
+Groups = Annotated[
+    str, typer.Option(help=f"'all', or names with commas between: {', '.join(GROUP_NAMES)}.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use at most so many images.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="Scale and crop images to this size, for example 224x224; by default what the "
+        "model expects, or else the images' own.",
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        help="Normalisation of a factory's model, e.g. 0.485,0.456,0.406 (groups act on the plain "
+        "image in [0, 1])."
+    ),
+]
+Std = Annotated[str | None, typer.Option(help="Normalisation of a factory's model.")]
+Pretrained = Annotated[
+    bool, typer.Option(help="Load trained weights (embedded models and adapters).")
+]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Weights for a timm model, instead of the hub's.")
+]
+Interpolate = Annotated[InterpolationName, typer.Option(help="How images are read between pixels.")]
+BorderRule = Annotated[BorderName | None, typer.Option(help="What lies outside the image.")]
+Out = Annotated[Path, typer.Option(help="Folder for the report and its data files.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU if there is one.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
+InternalBatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="At most so many images × tangents at a time, to save memory."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn at random.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON instead of a table (for programs).")
+]
+Scrambles = Annotated[
+    int, typer.Option(min=0, help="Control tangents per image and group; 0: no relative LEE.")
+]

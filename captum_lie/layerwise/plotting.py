@@ -1,0 +1,174 @@
+"""Pictures of a layerwise decomposition: along depth, as an icicle of the tree, over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from captum_lie.layerwise.kinds import KINDS
+from captum_lie.layerwise.result import LayerwiseResult
+from captum_lie.layouts import Layout
+from captum_lie.plotting import SIGNED, channels_last
+
+COLOURS = dict(zip(KINDS, colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
+#: Bars that are named in the depth plot.
+NAMED = 8
+
+
+def plot_depth(*results: LayerwiseResult, titles: Sequence[str] | None = None) -> Figure:
+    """Self contributions in the order of the calls, coloured by kind (the paper's Figure 4).
+
+    Args:
+        results: one panel each.
+        titles: of the panels; by default the group and measure.
+
+    The largest bars carry the name of their module. Error bars are standard errors of the mean
+    over examples.
+    """
+    figure = Figure(figsize=(10, 2.9 * len(results) + 0.7), layout="constrained")
+    panels: Any = figure.subplots(len(results), 1, squeeze=False)[:, 0]
+    used: set[str] = set()
+    for i, (axes, result) in enumerate(zip(panels, results, strict=True)):
+        table = result.to_dataframe().dropna(subset="self_contribution")
+        table = table[(table["is_leaf"]) | (table["self_contribution"].abs() > 0)]
+        values = table["self_contribution"].to_numpy()
+        place = np.arange(len(values))
+        spread = result.self_contributions[table.index.to_list()]
+        n = spread.shape[1]
+        stderr = (spread.std(1) / n**0.5).numpy() if n > 1 else np.zeros(len(values))
+        axes.bar(
+            place,
+            values,
+            width=0.9,
+            color=[COLOURS[kind] for kind in table["kind"]],
+            yerr=stderr,
+            error_kw={"linewidth": 0.6, "ecolor": "0.4"},
+        )
+        used |= set(table["kind"])
+        for rank in np.argsort(-np.abs(values))[:NAMED]:
+            if abs(values[rank]) > 0.03 * np.abs(values).max():
+                up = values[rank] >= 0
+                end = values[rank] + (stderr[rank] if up else -stderr[rank])
+                axes.annotate(
+                    ".".join(table["module"].iloc[rank].split(".")[-3:]) or "(model)",
+                    (place[rank], end),
+                    xytext=(0, 3 if up else -3),
+                    textcoords="offset points",
+                    rotation=90,
+                    ha="center",
+                    va="bottom" if up else "top",
+                    fontsize=6,
+                )
+        axes.axhline(0, color="0.3", linewidth=0.6)
+        axes.margins(x=0.01, y=0.6)
+        axes.set_title(
+            titles[i] if titles else f"{result.group} ({result.measure})", fontsize=10, loc="left"
+        )
+        axes.set_ylabel("contribution")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("module calls, in the order in which they run")
+    handles = [Patch(color=COLOURS[kind], label=kind) for kind in KINDS if kind in used]
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8
+    )
+    return figure
+
+
+def icicle(result: LayerwiseResult, *, title: str | None = None) -> go.Figure:
+    """The module tree as an interactive icicle: area by size, colour by sign of the contribution.
+
+    Each box's width adds up the absolute self contributions within it; its colour is its own
+    (inclusive) contribution, red where it adds to the error and blue where it compensates.
+    """
+    table = result.to_dataframe()
+    rows = result.rows
+    resolved = [i for i, row in enumerate(rows) if row.resolved]
+    own = table["self_contribution"].abs().fillna(0).to_numpy()
+    total = own.copy()
+    for i in reversed(resolved):
+        if rows[i].parent >= 0:
+            total[rows[i].parent] += total[i]
+    largest = table["contribution"].abs().max() or 1.0
+    text = [
+        f"{table['contribution'][i]:.3g} in all, {table['self_contribution'][i]:.3g} itself<br>"
+        f"{rows[i].type}<br>{rows[i].input_layout} → {rows[i].output_layout}"
+        for i in resolved
+    ]
+    labels = [
+        (rows[i].module.rsplit(".", 1)[-1] or rows[i].type)
+        + (f" #{rows[i].call + 1}" if rows[i].call else "")
+        for i in resolved
+    ]
+    figure = go.Figure(
+        go.Icicle(
+            ids=[str(i) for i in resolved],
+            labels=labels,
+            parents=["" if rows[i].parent < 0 else str(rows[i].parent) for i in resolved],
+            values=[total[i] for i in resolved],
+            branchvalues="total",
+            text=text,
+            customdata=[rows[i].module or "(model)" for i in resolved],
+            textinfo="label",
+            hovertemplate="<b>%{customdata}</b><br>%{text}<extra></extra>",
+            marker={
+                "colors": [table["contribution"][i] for i in resolved],
+                "colorscale": "RdBu",
+                "reversescale": True,
+                "cmid": 0,
+                "cmin": -largest,
+                "cmax": largest,
+                "showscale": True,
+                "colorbar": {"title": "contribution", "thickness": 12},
+            },
+            tiling={"orientation": "v"},
+            sort=False,
+        )
+    )
+    figure.update_layout(
+        title=title or f"{result.group} ({result.measure})",
+        margin={"t": 50, "l": 10, "r": 10, "b": 10},
+        height=480,
+    )
+    return figure
+
+
+def plot_layer_maps(
+    image: Tensor, maps: Sequence[tuple[str, Tensor, Layout]], *, columns: int = 6
+) -> Figure:
+    """Attribution maps of layers over the image, summed over channels.
+
+    Args:
+        image: ``[C, H, W]`` in [0, 1].
+        maps: for each layer its title, the attribution of one example with its batch axis
+            ``[1, ...]``, and its layout, which must have spatial axes.
+        columns: panels in a row.
+
+    Raises:
+        ValueError: a layout without spatial axes, or one that the attribution does not fit.
+    """
+    count = len(maps) + 1
+    rows = -(-count // columns)
+    columns = min(columns, count)
+    figure = Figure(figsize=(1.9 * columns, 2.1 * rows), layout="constrained")
+    panels: Any = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    picture = channels_last(image).squeeze()
+    extent = (0, image.shape[2], image.shape[1], 0)
+    panels[0].imshow(picture, cmap="gray", extent=extent)
+    panels[0].set_title("image", fontsize=8)
+    for axes, (title, attribution, layout) in zip(panels[1:], maps, strict=False):
+        values = layout.to_image(attribution.detach().cpu()).double().sum(1)[0].numpy()
+        largest = float(np.abs(values).max()) or 1.0
+        grey = picture.mean(-1) if picture.ndim == 3 else picture
+        axes.imshow(grey, cmap="gray", extent=extent, vmin=0, vmax=1)
+        axes.imshow(values, cmap=SIGNED, vmin=-largest, vmax=largest, extent=extent, alpha=0.75)
+        axes.set_title(f"{title}\n{values.sum():.2g}", fontsize=7)
+    return figure
