@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
 from captum_lie._validation import check_output, is_out_of_memory
 
@@ -36,12 +38,18 @@ def differentiable() -> Iterator[None]:
     """Settings under which models have right derivatives of every mode; restored on leaving.
 
     Fused attention kernels and the fast path of ``nn.MultiheadAttention`` lack forward mode, and so
-    does everything in inference mode.
+    does everything in inference mode. Reentrant checkpoints can be differentiated by
+    ``Tensor.backward`` alone: their functions are called directly.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.inference_mode(False), sdpa_kernel(SDPBackend.MATH), _AffineBatchNorm():
+        with (
+            torch.inference_mode(False),
+            sdpa_kernel(SDPBackend.MATH),
+            _AffineBatchNorm(),
+            patch.object(CheckpointFunction, "apply", lambda run, _preserve, *args: run(*args)),
+        ):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -72,8 +72,10 @@ def test_demo_writes_its_files(tmp_path: Path) -> None:
     assert (table["lee"] > 0).all()
     assert table["relative_lee"].notna().all()
     page = (tmp_path / "a" / "b" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
-    assert "http" not in page  # self-contained
+    pictures = page.count('<img src="data:image/png;base64,')
+    assert pictures == 1 + 3 + 2  # bars, maps of three images, depth under two groups
+    assert "<script src" not in page  # self-contained
+    assert "<link" not in page
     for name in examples.MODEL_NAMES:
         assert name in page
         assert name in result.output
@@ -223,10 +225,49 @@ def test_a_full_disk_leaves_no_half_written_report(
     assert old.read_text() == "from an earlier run"
 
 
+def test_layers_decomposes_lee(tmp_path: Path) -> None:
+    result = run(
+        "layers", "--model", "cnn", "--model", "vit", "--groups", "translation_x,rotation",
+        "--limit", "4", "--out", tmp_path / "new", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "new" / "layers.csv", keep_default_na=True)
+    assert json.loads(result.stdout) == json.loads((tmp_path / "new" / "layers.json").read_text())
+    images, _ = examples.load_images(4)
+    for model in ("cnn", "vit"):
+        lee = LocalEquivarianceError(examples.load_model(model)).score(
+            images, ["translation_x", "rotation"]
+        )
+        for i, group in enumerate(("translation_x", "rotation")):
+            part = table[(table["model"] == model) & (table["group"] == group)]
+            assert part["self_contribution"].sum() == pytest.approx(
+                lee[:, i].mean().item(), rel=1e-3
+            )
+    page = (tmp_path / "new" / "layers.html").read_text()
+    assert page.count('class="plotly-graph-div"') == 4
+    assert "<script src" not in page
+    for group in ("translation_x", "rotation"):
+        with Image.open(tmp_path / "new" / f"depth_{group}.png") as picture:
+            assert picture.size[0] > 500
+
+
+def test_layers_prints_the_largest_contributions(tmp_path: Path) -> None:
+    result = run(
+        "layers", "--model", "cnn", "--measure", "norm", "--probes", "4", "--limit", "2",
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "stem.maxpool" in result.output
+    assert "nchw → nchw" in result.output
+    assert "Unknown group" in refused(
+        "layers", "--model", "cnn", "--groups", "spin", "--out", tmp_path
+    )
+
+
 def test_help_and_version() -> None:
     assert "demo" in run("--help").output
     assert "measure" in run("-h").output
-    for command in ("demo", "measure"):
+    for command in ("demo", "measure", "layers"):
         assert run(command, "--help").exit_code == 0
     assert run("--version").output.strip() == "0.1.0"
 

@@ -67,7 +67,7 @@ def plot_depth(*results: LayerwiseResult, titles: Sequence[str] | None = None) -
                     fontsize=6,
                 )
         axes.axhline(0, color="0.3", linewidth=0.6)
-        axes.margins(x=0.01, y=0.6)
+        axes.margins(x=0.01, y=0.8)
         axes.set_title(
             titles[i] if titles else f"{result.group} ({result.measure})", fontsize=10, loc="left"
         )

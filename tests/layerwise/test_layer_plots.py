@@ -1,0 +1,72 @@
+"""Layerwise pictures: what they show can be read back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from captum_lie.layerwise import LayerwiseEquivarianceError
+from captum_lie.layerwise.kinds import module_kind
+from captum_lie.layerwise.plotting import icicle, plot_depth, plot_layer_maps
+from captum_lie.layouts import NCHW, TRIVIAL, Layout
+from tests.toy_models import build, images
+
+
+def test_bars_along_depth_sum_to_the_total() -> None:
+    result = LayerwiseEquivarianceError(build("resnet")).attribute(images(3), "rotation")
+    figure = plot_depth(result, result, titles=["a", "b"])
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
+    bars = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
+    assert sum(bars) == pytest.approx(result.total.mean().item())
+    legend = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert {"convolution", "non-linearity", "pooling/downsampling"} <= set(legend)
+
+
+def test_icicle_boxes_nest_and_show_their_contribution() -> None:
+    result = LayerwiseEquivarianceError(build("resnet")).attribute(images(), "rotation")
+    box = icicle(result).data[0]
+    values = dict(zip(box.ids, box.values, strict=True))
+    table = result.to_dataframe()
+    children = sum(v for v, parent in zip(box.values, box.parents, strict=True) if parent == "0")
+    assert values["0"] == pytest.approx(children + abs(table["self_contribution"][0]))
+    colours = np.array(box.marker.colors)
+    assert colours == pytest.approx(table["contribution"].to_numpy())
+    assert box.marker.cmid == 0
+    assert "act #2" in box.labels
+
+
+def test_maps_lie_over_the_image() -> None:
+    tokens = torch.randn(1, 1 + 6, 4)
+    maps = [
+        ("conv", torch.ones(1, 5, 3, 4), NCHW),
+        ("tokens", tokens, Layout("tokens", 1, (2, 3))),
+    ]
+    figure = plot_layer_maps(torch.rand(3, 8, 12), maps)
+    overlay = figure.axes[2].get_images()[1]
+    values = np.asarray(overlay.get_array())
+    assert values == pytest.approx(tokens[0, 1:].sum(1).double().view(2, 3).numpy())
+    assert tuple(overlay.get_extent()) == (0, 12, 8, 0)
+    low, high = overlay.get_clim()
+    assert low == -high
+    with pytest.raises(ValueError, match="no spatial axes"):
+        plot_layer_maps(torch.rand(3, 8, 12), [("head", torch.zeros(1, 4), TRIVIAL)])
+
+
+@pytest.mark.parametrize(
+    ("module", "leaf", "kind"),
+    [
+        (torch.nn.Conv2d(3, 4, 3), True, "convolution"),
+        (torch.nn.Conv2d(3, 4, 3, stride=2), True, "pooling/downsampling"),
+        (torch.nn.Conv2d(3, 4, 4, stride=4), True, "patch embedding"),
+        (torch.nn.MaxPool2d(2), True, "pooling/downsampling"),
+        (torch.nn.BatchNorm2d(3), True, "normalisation"),
+        (torch.nn.GELU(), True, "non-linearity"),
+        (torch.nn.Linear(3, 4), True, "MLP"),
+        (torch.nn.MultiheadAttention(4, 2), False, "attention"),
+        (torch.nn.Sequential(), False, "functional"),
+        (torch.nn.Flatten(), True, "functional"),
+    ],
+)
+def test_kinds(module: torch.nn.Module, leaf: bool, kind: str) -> None:
+    assert module_kind(module, is_leaf=leaf) == kind
