@@ -392,7 +392,7 @@ def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) 
     rows = []
     for group in groups:
         if not isinstance(group, SpatialGroup):
-            rows.append((cotangent * group.generator(x)).flatten(1).double().sum(1))
+            rows.append((cotangent * group.generator(x)).flatten(1).sum(1, dtype=torch.float64))
             continue
         matrix = pixel_matrix(group.direction, height, width).to(x.device)
         total = x.new_zeros(len(x), dtype=torch.float64)
@@ -400,7 +400,9 @@ def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) 
             if along_x or along_y or offset:
                 key = (*group.rule, dim)
                 if key not in products:
-                    products[key] = (cotangent * slope(x, dim, *group.rule)).double().sum(1)
+                    products[key] = (cotangent * slope(x, dim, *group.rule)).sum(
+                        1, dtype=torch.float64
+                    )
                 velocity = along_x * column + along_y * row + offset
                 total = total + (velocity * products[key]).sum((-2, -1))
         rows.append(total)

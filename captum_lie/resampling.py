@@ -85,15 +85,18 @@ def resample(
     rows = torch.arange(height, device=x.device)[:, None]
     columns = torch.arange(width, device=x.device)
     flat = x.flatten(-2)
-    result: Tensor | None = None
+    across = [
+        (_inside(column, width, border), weight.to(x.dtype).unsqueeze(-3))
+        for column, weight in _taps(columns, dx, interpolation)
+    ]
+    result = torch.zeros_like(x)
     for row, row_weight in _taps(rows, dy, interpolation):
-        for column, column_weight in _taps(columns, dx, interpolation):
-            index = _inside(row, height, border) * width + _inside(column, width, border)
-            index = index.flatten(-2).unsqueeze(-2).expand(*flat.shape[:-1], -1)
-            weight = (row_weight * column_weight).to(x.dtype).unsqueeze(-3)
-            term = weight * flat.gather(-1, index).view_as(x)
-            result = term if result is None else result + term
-    assert result is not None
+        start = _inside(row, height, border) * width
+        line = torch.zeros_like(x)
+        for column, weight in across:
+            index = (start + column).flatten(-2).unsqueeze(-2).expand(*flat.shape[:-1], -1)
+            line = line + weight * flat.gather(-1, index).view_as(x)
+        result = result + row_weight.to(x.dtype).unsqueeze(-3) * line
     return result
 
 

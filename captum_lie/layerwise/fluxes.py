@@ -33,6 +33,14 @@ class Recording:
         self.output = output
         self._groups: Sequence[OneParameterGroup] = ()
         self._fluxes: dict[tuple[str, int, Side], Tensor] = {}
+        self._tangents: dict[int, list[Tensor]] | None = None
+
+    def expect_many(self, groups: Sequence[OneParameterGroup]) -> None:
+        """Prepare for many backward passes with these groups: keep the tangents at all boundaries.
+
+        Costs the memory of one more copy of the activations for each group.
+        """
+        self._groups, self._tangents = groups, {}
 
     @property
     def calls(self) -> list[Call]:
@@ -48,6 +56,8 @@ class Recording:
         Returns:
             ``[R, G, N]`` in double precision, R calls; NaN where a boundary's layout is unknown.
         """
+        if list(groups) != list(self._groups):
+            self._tangents = None
         self._groups, self._fluxes = groups, {}
         if self.output.requires_grad:
             torch.autograd.grad(
@@ -74,14 +84,26 @@ class Recording:
 
         def arrive(gradient: Tensor) -> None:
             with torch.no_grad():
-                flux = pairings(
-                    self._groups,
-                    layout.to_image(gradient.contiguous()),
-                    layout.to_image(boundary.value),
-                )
+                if self._tangents is None:
+                    x = boundary.value
+                    flux = pairings(self._groups, layout.to_image(gradient), layout.to_image(x))
+                else:
+                    flux = torch.stack(
+                        [
+                            (gradient * tangent).flatten(1).sum(1, dtype=torch.float64)
+                            for tangent in self._kept(boundary)
+                        ]
+                    )
             self._fluxes[key] = self._fluxes[key] + flux if key in self._fluxes else flux
 
         boundary.copy.register_hook(arrive)
+
+    def _kept(self, boundary: Boundary) -> list[Tensor]:
+        assert self._tangents is not None
+        if id(boundary) not in self._tangents:
+            x = boundary.value
+            self._tangents[id(boundary)] = [boundary.layout.generator(g, x) for g in self._groups]
+        return self._tangents[id(boundary)]
 
 
 @contextmanager

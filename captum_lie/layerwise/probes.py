@@ -94,9 +94,13 @@ def squared_norms(
         limit = min(budget, outputs) - top
     order = flat.argsort(dim=1, descending=True, stable=True)
 
+    recording.expect_many(groups)
+    rows = rows_of(recording.calls)
+    leaves = torch.tensor([row.is_leaf for row in rows])
+
     def along(direction: Tensor) -> tuple[Tensor, Tensor]:
         values = recording.contributions(direction.view_as(recording.output), groups)
-        return values.square(), self_contributions(rows_of(recording.calls), values).square()
+        return values.square(), self_contributions(rows, values).square()
 
     exact_part: list[Tensor] = []
     for rank in range(top):
@@ -115,10 +119,8 @@ def squared_norms(
         total.add(square)
         own.add(own_square)
         if tolerance is not None and total.n >= ROUND and total.n % ROUND == 0:
-            dim = outputs
-            leaves = torch.tensor([row.is_leaf for row in rows_of(recording.calls)])
-            worst = total.stderr()[leaves.to(total.mean.device)].nan_to_num().max() / dim
-            if worst < tolerance:
+            worst = total.stderr()[leaves.to(total.mean.device)].nan_to_num().max()
+            if worst / outputs < tolerance:
                 break
     zero = exact_part[0] * 0 if exact_part else total.mean * 0
     base, own_base = exact_part if exact_part else (zero, zero)

@@ -1,0 +1,148 @@
+"""Squared change of outputs under finite transformations of one-parameter groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import pi
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_lie._validation import one_of
+from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.groups import (
+    Brightness,
+    OneParameterGroup,
+    Rotation,
+    Scale,
+    SpatialGroup,
+    Stretch,
+    Translation,
+)
+from captum_lie.metrics.results import Array
+from captum_lie.metrics.streaming import (
+    Images,
+    Model,
+    apply_output_fn,
+    blocks,
+    call,
+    squared_change,
+)
+
+
+def parameter_unit(group: OneParameterGroup, height: int, width: int) -> tuple[float, str]:
+    """How large one natural unit of a group is in its own parameter, and the unit's name.
+
+    Pixels for translations, radians for rotation, the parameter itself (``"1"``) for the rest.
+
+    Example:
+        >>> parameter_unit(Translation("x"), 5, 9)
+        (0.25, 'px')
+    """
+    if isinstance(group, Translation):
+        side = width if group.axis == "x" else height
+        return 2 / max(side - 1, 1), "px"
+    return 1.0, "rad" if isinstance(group, Rotation) else "1"
+
+
+@dataclass(frozen=True)
+class GroupErrors:
+    """Errors ``[N, K]`` of one group at ``t [N, K]`` in ``unit``, each ``scale`` of its own t."""
+
+    group: OneParameterGroup
+    errors: Array
+    t: Array
+    index: Array
+    scale: float
+    unit: str
+
+
+def group_errors(
+    model: Model,
+    images: Images,
+    groups: Sequence[OneParameterGroup],
+    draw: Callable[[OneParameterGroup, Array], Array],
+    *,
+    output_fn: OutputFn | None,
+    output_layout: OutputLayout,
+    batch_size: int,
+    show_progress: bool,
+) -> list[GroupErrors]:
+    one_of("output_layout", output_layout, ("trivial", "image"))
+    errors: list[list[Array]] = [[] for _ in groups]
+    drawn: list[list[Array]] = [[] for _ in groups]
+    index: list[Array] = []
+    units: list[tuple[float, str]] = []
+    for block in blocks(
+        model,
+        images,
+        batch_size=batch_size,
+        description="group-sample error",
+        show_progress=show_progress,
+    ):
+        reference = apply_output_fn(output_fn, call(model, block.images))
+        index.append(block.index)
+        units = [parameter_unit(g, *block.images.shape[-2:]) for g in groups]
+        for i, group in enumerate(groups):
+            natural = draw(group, block.index)
+            t = natural * units[i][0]
+
+            def act(
+                x: Tensor,
+                example: Array,
+                sample: Array,
+                group: OneParameterGroup = group,
+                t: Array = t,
+            ) -> Tensor:
+                return group.act(x, torch.from_numpy(t[example, sample]))
+
+            def undo(
+                output: Tensor, sample: int, group: OneParameterGroup = group, t: Array = t
+            ) -> Tensor:
+                return group.act(output, torch.from_numpy(_inverse(group, t[:, sample])))
+
+            change = squared_change(
+                model,
+                block,
+                natural.shape[1],
+                act,
+                undo=undo if output_layout == "image" else None,
+                output_fn=output_fn,
+                reference=reference,
+                batch_size=batch_size,
+            )
+            errors[i].append(change.numpy())
+            drawn[i].append(natural)
+    return [
+        GroupErrors(
+            group, np.concatenate(errors[i]), np.concatenate(drawn[i]), np.concatenate(index), *unit
+        )
+        for i, (group, unit) in enumerate(zip(groups, units, strict=True))
+    ]
+
+
+def _inverse(group: OneParameterGroup, t: Array) -> Array:
+    """The parameter of the inverse transformation."""
+    linear_in_t = {Stretch: 1, Brightness: 1, Scale: -1}.get(type(group), 0)
+    inverse: Array = -t / (1 + linear_in_t * t)
+    return inverse
+
+
+def radius_of(radius: float | Mapping[str, float] | None, group: OneParameterGroup) -> float:
+    default = {"px": 2.0, "rad": pi / 16, "1": 1 / 16}[parameter_unit(group, 2, 2)[1]]
+    if radius is None:
+        return default
+    value = radius.get(group.name, default) if isinstance(radius, Mapping) else float(radius)
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"radius must be positive; got {value} for {group.name}.")
+    return value
+
+
+def border_of(group: OneParameterGroup) -> str:
+    return group.rule[1] if isinstance(group, SpatialGroup) else "none"
+
+
+def interpolation_of(group: OneParameterGroup) -> str:
+    return group.rule[0] if isinstance(group, SpatialGroup) else "none"

@@ -1,0 +1,82 @@
+"""Exact integer shifts, one for each image, under a border rule that is always named."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_lie._validation import check_images, one_of
+from captum_lie.metrics.results import Array
+
+ShiftBorder = Literal["circular", "reflect", "zero", "crop"]
+SHIFT_BORDERS: tuple[ShiftBorder, ...] = get_args(ShiftBorder)
+
+
+def integer_shift(
+    x: Tensor, dx: Array, dy: Array, border: ShiftBorder, max_shift: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Move each image by whole pixels, ``out(p) = x(p + d)``; no value is interpolated.
+
+    Args:
+        x: images ``[N, C, H, W]``.
+        dx, dy: integers ``[N]``, displacement along columns and rows in pixels.
+        border: ``"circular"`` wraps; ``"reflect"`` mirrors about the edge pixel; ``"zero"`` fills
+            with zeros; ``"crop"`` cuts a window ``[H - 2 max_shift, W - 2 max_shift]`` out of the
+            image, so that only real pixels are seen (Zhang 2019).
+        max_shift: margin of ``"crop"``, at least every displacement.
+
+    Returns:
+        The shifted images, and the mask ``[N, 1, H', W']`` of pixels that come from inside ``x``.
+
+    Raises:
+        ValueError: unknown border rule, or a window that leaves the image.
+
+    Example:
+        >>> x = torch.arange(4.0).expand(1, 1, 1, 4)
+        >>> shifted, inside = integer_shift(x, np.array([1]), np.array([0]), "reflect")
+        >>> shifted.flatten().tolist(), inside.flatten().tolist()
+        ([1.0, 2.0, 3.0, 2.0], [True, True, True, False])
+    """
+    check_images(x)
+    one_of("border", border, SHIFT_BORDERS)
+    rows, inside_rows = _indices(dy, x.shape[-2], border, max_shift)
+    columns, inside_columns = _indices(dx, x.shape[-1], border, max_shift)
+    shifted = torch.stack(
+        [
+            image.index_select(-2, row).index_select(-1, column)
+            for image, row, column in zip(x, rows.to(x.device), columns.to(x.device), strict=True)
+        ]
+    )
+    inside = (inside_rows[:, None, :, None] & inside_columns[:, None, None, :]).to(x.device)
+    if border == "zero":
+        shifted = shifted * inside
+    return shifted, inside
+
+
+def fold(index: Tensor, size: int, border: str) -> Tensor:
+    """Indices outside ``0 .. size-1`` by what they mean: wrapped, mirrored or (zero) clamped."""
+    if border == "circular":
+        return index.remainder(size)
+    if border == "reflect" and size > 1:
+        return (size - 1) - (index.remainder(2 * (size - 1)) - (size - 1)).abs()
+    return index.clamp(0, size - 1)
+
+
+def _indices(shift: Array, size: int, border: ShiftBorder, max_shift: int) -> tuple[Tensor, Tensor]:
+    """Which pixel is read at each place along one axis, and whether it lies inside."""
+    margin = max_shift if border == "crop" else 0
+    if border == "crop" and (size <= 2 * margin or np.abs(shift).max(initial=0) > margin):
+        raise ValueError(
+            f"Cropping with shifts up to {max(margin, int(np.abs(shift).max(initial=0)))} px needs "
+            f"images larger than twice that and max_shift={margin} px; this side has {size} px. "
+            "Pass larger images, or a smaller max_shift."
+        )
+    place = torch.arange(margin, size - margin)
+    index = place + torch.from_numpy(shift.astype(np.int64))[:, None]
+    inside = torch.ones_like(index, dtype=torch.bool)
+    if border in ("reflect", "zero"):
+        inside = (index >= 0) & (index < size)
+    return fold(index, size, border), inside

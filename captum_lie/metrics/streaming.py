@@ -1,0 +1,235 @@
+"""From any source of images to full batches for the model, one block of examples at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_lie._captum import progress
+from captum_lie._validation import check_eval_mode, check_inputs, check_output
+from captum_lie.metrics.results import Array
+
+Model = Callable[[Tensor], Tensor]
+Images = Tensor | Iterable[Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive examples: ``images [n, C, H, W]``, ``labels [n]`` or None."""
+
+    first: int
+    images: Tensor
+    labels: Tensor | None
+
+    @property
+    def index(self) -> Array:
+        return np.arange(self.first, self.first + len(self.images))
+
+
+def blocks(
+    model: Model,
+    images: Images,
+    *,
+    batch_size: int,
+    description: str,
+    show_progress: bool,
+    labels: Tensor | None = None,
+    read_labels: bool = False,
+) -> Iterator[Block]:
+    """Regroup the images into blocks of ``batch_size``, on the model's device.
+
+    Args:
+        images: a tensor ``[N, C, H, W]``, or anything that yields such tensors, or tuples
+            ``(images, labels, ...)`` of them, such as a DataLoader.
+        labels: ``[N]``, for images given as one tensor.
+        read_labels: whether the labels that a loader yields are of interest.
+
+    Raises:
+        TypeError, ValueError: not images, no images, or sizes that do not fit.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    check_eval_mode(model)
+    device = _device(model)
+    first = 0
+    held: list[tuple[Tensor, Tensor | None]] = []
+    source, total = _source(images, labels)
+    for batch in progress(source, description, total, show_progress):
+        held.append(_split(batch, read_labels))
+        while sum(len(x) for x, _ in held) >= batch_size:
+            block, rest = _take(held, batch_size)
+            yield Block(first, block[0].to(device), block[1])
+            first += batch_size
+            held = [rest] if len(rest[0]) else []
+    if held:
+        block, _ = _take(held, batch_size)
+        yield Block(first, block[0].to(device), block[1])
+    elif not first:
+        raise ValueError("There are no images: nothing to measure.")
+
+
+def respond(
+    model: Model,
+    images: Tensor,
+    n_samples: int,
+    transform: Callable[[Tensor, Array, Array], Tensor],
+    batch_size: int,
+) -> Tensor:
+    """Outputs for ``n_samples`` transformed copies of each image, in full batches.
+
+    Args:
+        transform: ``(images, example, sample) -> inputs``; the indices say for each row which
+            image of the block it is and which of its copies.
+
+    Returns:
+        ``[n_samples, n, ...]`` on the CPU, in the model's own precision.
+    """
+    n = len(images)
+    outputs = []
+    for start in range(0, n * n_samples, batch_size):
+        item = np.arange(start, min(start + batch_size, n * n_samples))
+        example, sample = item % n, item // n
+        # As many as there are images only ever means all of them, in order: no need to copy.
+        whole = len(item) == n
+        rows = images if whole else images[torch.from_numpy(example).to(images.device)]
+        outputs.append(call(model, transform(rows, example, sample)))
+    responses: Tensor = torch.cat(outputs).unflatten(0, (n_samples, n))
+    return responses
+
+
+def call(model: Model, inputs: Tensor) -> Tensor:
+    """Evaluate the model without gradients and check what it returns; the output on the CPU."""
+    with torch.no_grad():
+        output = check_output(model(inputs)).detach().cpu()
+    if output.ndim < 2 or len(output) != len(inputs):
+        raise ValueError(
+            f"The model must return one row [N, K, ...] for each of the {len(inputs)} images; "
+            f"got shape {tuple(output.shape)}."
+        )
+    if not output.is_floating_point():
+        raise TypeError(
+            f"The model must return floating point scores; got {output.dtype}. "
+            "Return scores or probabilities, not predicted classes."
+        )
+    if not output.isfinite().all():
+        raise ValueError(
+            "The model returned NaN or infinite values, of which no metric can be taken. "
+            "Check its weights, and that images are normalised as it expects."
+        )
+    return output
+
+
+def generators(metric: str, seed: int, index: Array) -> list[np.random.Generator]:
+    """A random generator for each example: its draws depend on metric, seed and index alone."""
+    if seed < 0:
+        raise ValueError(f"seed must not be negative; got {seed}.")
+    tag = crc32(metric.encode())
+    return [np.random.default_rng([seed, tag, int(i)]) for i in index]
+
+
+def uniform(metric: str, seed: int, index: Array, shape: tuple[int, ...]) -> Array:
+    """Uniform draws from [-1, 1) for each example, ``[n, *shape]``."""
+    return np.stack([rng.uniform(-1, 1, shape) for rng in generators(metric, seed, index)])
+
+
+def check_samples(n_samples: int, least: int = 1) -> None:
+    if n_samples < least:
+        raise ValueError(f"n_samples must be at least {least}; got {n_samples}.")
+
+
+def _source(images: Images, labels: Tensor | None) -> tuple[Iterable[Any], int | None]:
+    if isinstance(images, Tensor):
+        if labels is not None and len(labels) != len(images):
+            raise ValueError(f"There are {len(images)} images but {len(labels)} labels.")
+        return [(images, labels)], 1
+    if labels is not None:
+        raise ValueError("With a loader, let it yield (images, labels) instead of labels=.")
+    if not isinstance(images, Iterable):
+        raise TypeError(
+            "Images must be a tensor [N, C, H, W] or yield such tensors; "
+            f"got {type(images).__name__}."
+        )
+    return images, len(images) if isinstance(images, Sized) else None
+
+
+def _split(batch: Any, read_labels: bool) -> tuple[Tensor, Tensor | None]:
+    images, labels = batch, None
+    if isinstance(batch, list | tuple):
+        images, labels = batch[0], batch[1] if len(batch) > 1 and read_labels else None
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            "The loader must yield image tensors, or tuples whose first member is one; "
+            f"got {type(images).__name__}."
+        )
+    check_inputs((images,))
+    images = images.detach()
+    if labels is None:
+        return images, None
+    labels = torch.as_tensor(labels)
+    if labels.shape != (len(images),):
+        raise ValueError(
+            f"Labels must be one class index per image, [{len(images)}]; "
+            f"got shape {tuple(labels.shape)}."
+        )
+    return images, labels
+
+
+def _take(
+    held: list[tuple[Tensor, Tensor | None]], size: int
+) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
+    shapes = {tuple(x.shape[1:]) for x, _ in held}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"All images must have one shape; got {sorted(shapes)}. Resize or crop them first."
+        )
+    images = held[0][0] if len(held) == 1 else torch.cat([x for x, _ in held])
+    known = [y for _, y in held if y is not None]
+    labels = torch.cat(known) if len(known) == len(held) else None
+    return (
+        (images[:size], labels if labels is None else labels[:size]),
+        (images[size:], labels if labels is None else labels[size:]),
+    )
+
+
+def _device(model: Model) -> torch.device | None:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return None if parameter is None else parameter.device
+
+
+def apply_output_fn(output_fn: Callable[[Tensor], Tensor] | None, output: Tensor) -> Tensor:
+    """The quantity that is compared, in double precision."""
+    output = output.double()
+    return output if output_fn is None else output_fn(output)
+
+
+def squared_change(
+    model: Model,
+    block: Block,
+    n_samples: int,
+    act: Callable[[Tensor, Array, Array], Tensor],
+    *,
+    undo: Callable[[Tensor, int], Tensor] | None = None,
+    output_fn: Callable[[Tensor], Tensor] | None,
+    reference: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """Mean square of ``undo(f(act(x))) − f(x)`` over output values, ``[n, n_samples]``.
+
+    Args:
+        act: as ``transform`` in :func:`respond`.
+        undo: ``(outputs [n, ...] of one sample, sample) -> outputs``; nothing for None.
+        reference: ``f(x)``, after ``output_fn``.
+    """
+    moved = respond(model, block.images, n_samples, act, batch_size)
+    outputs = apply_output_fn(output_fn, moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
+    errors = [
+        (output if undo is None else undo(output, sample)) - reference
+        for sample, output in enumerate(outputs)
+    ]
+    return torch.stack([error.square().flatten(1).mean(1) for error in errors], dim=1)

@@ -1,0 +1,98 @@
+"""All metrics by name, one after the other: what the command line and the report call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from captum_lie._validation import one_of
+from captum_lie.attribution.local_equivariance_error import Groups, softmax
+from captum_lie.derivative import OutputFn
+from captum_lie.metrics.agreement import consistency
+from captum_lie.metrics.alias_free import eq_r, eq_t, eq_t_frac
+from captum_lie.metrics.discrete import discrete_group_error
+from captum_lie.metrics.finite_difference import finite_difference_lee
+from captum_lie.metrics.group_sample import group_sample_error
+from captum_lie.metrics.results import MetricResult, MetricTable
+from captum_lie.metrics.streaming import Images, Model
+
+#: Each metric and which of the common options it takes.
+_METRICS: dict[str, tuple[Callable[..., MetricTable | MetricResult], tuple[str, ...]]] = {
+    "consistency": (consistency, ("labels", "n_samples", "seed")),
+    "eq_t": (eq_t, ("output_fn", "n_samples", "seed")),
+    "eq_t_frac": (eq_t_frac, ("output_fn", "n_samples", "seed")),
+    "eq_r": (eq_r, ("output_fn", "n_samples", "seed")),
+    "group_sample": (group_sample_error, ("groups", "output_fn", "n_samples", "seed")),
+    "discrete_group": (discrete_group_error, ("output_fn",)),
+    "lee_fd": (finite_difference_lee, ("groups", "output_fn")),
+}
+METRIC_NAMES: tuple[str, ...] = tuple(_METRICS)
+
+
+def measure(
+    model: Model,
+    images: Images,
+    metrics: str | Sequence[str] = METRIC_NAMES,
+    *,
+    labels: Tensor | None = None,
+    groups: Groups = "all",
+    output_fn: OutputFn | None = softmax,
+    n_samples: int = 10,
+    seed: int = 0,
+    batch_size: int = 32,
+    show_progress: bool = False,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> MetricTable:
+    """Several metrics of one model.
+
+    Args:
+        model: images ``[N, C, H, W]`` to scores ``[N, K]``; any callable.
+        images: a tensor, or a loader that can be iterated once per metric.
+        metrics: names from :data:`METRIC_NAMES`, in a sequence or separated by commas.
+        labels, groups, output_fn, n_samples, seed, batch_size, show_progress: passed to every
+            metric that takes them.
+        options: further options by metric, such as ``{"eq_t": {"border": "circular"}}``; they win
+            over the common ones.
+
+    Returns:
+        All results, in the order of the names.
+
+    Raises:
+        ValueError: an unknown name, or a one-shot iterator for more than one metric.
+
+    Example:
+        >>> import torch
+        >>> table = measure(lambda x: x.mean((2, 3)), torch.rand(2, 3, 16, 16), "eq_t,eq_t_frac")
+        >>> [result.metric for result in table]
+        ['eq_t', 'eq_t_frac']
+    """
+    names = [n.strip() for n in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
+    if not names:
+        raise ValueError(f"No metric given. Name at least one of {', '.join(METRIC_NAMES)}.")
+    for name in (*names, *(options or {})):
+        one_of("metric", name, METRIC_NAMES)
+    if isinstance(images, Iterator) and len(names) > 1:
+        raise ValueError(
+            f"{len(names)} metrics need the images as often, but a one-shot iterator "
+            f"({type(images).__name__}) yields them once. Pass a tensor, a list or a DataLoader."
+        )
+    common = {
+        "labels": labels,
+        "groups": groups,
+        "output_fn": output_fn,
+        "n_samples": n_samples,
+        "seed": seed,
+    }
+    results: list[MetricResult] = []
+    for name in names:
+        function, takes = _METRICS[name]
+        arguments = {key: common[key] for key in takes} | dict((options or {}).get(name, {}))
+        found = function(
+            model,
+            images,
+            **{"batch_size": batch_size, "show_progress": show_progress} | arguments,
+        )
+        results.extend([found] if isinstance(found, MetricResult) else found)
+    return MetricTable(results)
