@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from captum_lie import metrics
 from captum_lie._data import to_model
 from captum_lie.attribution import LocalEquivarianceError
 from captum_lie.gram import PrincipalDirections, principal_directions
@@ -39,12 +40,15 @@ class Measurement:
         directions: for each trained model the eigenvalues and directions of its Gram matrix.
         pictures: attribution maps of the first images.
         settings: what was measured and how, for the record.
+        metrics: baseline metrics, if any: those of :class:`captum_lie.metrics.MetricTable`, with a
+            column ``model``.
     """
 
     table: pd.DataFrame
     directions: dict[str, PrincipalDirections]
     pictures: list[Picture]
     settings: dict[str, Any]
+    metrics: pd.DataFrame | None = None
 
 
 def measure(
@@ -124,3 +128,30 @@ def _mean_gram(
         total += len(batch) * gram.double().cpu()
         n += len(batch)
     return total / n
+
+
+def baseline_table(
+    models: dict[str, nn.Module],
+    batches: Iterable[Tensor],
+    names: Sequence[str],
+    groups: Sequence[OneParameterGroup],
+    n_samples: int,
+    seed: int,
+    most_batches: int | None = None,
+) -> pd.DataFrame:
+    """Baseline metrics of several models on the same sampled transformations.
+
+    Args:
+        names: see :data:`captum_lie.metrics.METRIC_NAMES`.
+        most_batches: use at most so many batches.
+    """
+    parts = []
+    for name, model in models.items():
+        images = [to_model(model, batch) for batch in islice(batches, most_batches)]
+        found = metrics.measure(
+            model, images, names, groups=list(groups), n_samples=n_samples, seed=seed,
+            show_progress=True,
+        )  # fmt: skip
+        parts.append(found.to_dataframe().assign(model=name))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["model", *(c for c in table.columns if c != "model")]]

@@ -28,7 +28,9 @@ def write_reports(
     title: str,
     layers: dict[str, object] | None = None,
 ) -> list[Path]:
-    """Write ``report.html``, ``lee.csv`` and ``lee.json`` into a folder, which is made if missing.
+    """Write ``report.html``, ``lee.csv``, ``lee.json`` (and ``metrics.csv``) into a folder.
+
+    The folder is made if missing.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full; no file is left half-written.
@@ -39,8 +41,11 @@ def write_reports(
         "lee.csv": lambda: measurement.table.to_csv(index=False),
         "lee.json": lambda: render_json(measurement),
     }
-    for name, render in contents.items():
-        write_atomically(folder / name, render())
+    if measurement.metrics is not None:
+        metrics = measurement.metrics
+        contents["metrics.csv"] = lambda: metrics.to_csv(index=False)
+    for name, content in contents.items():
+        write_atomically(folder / name, content())
     return [folder / name for name in contents]
 
 
@@ -68,6 +73,9 @@ def render_json(measurement: Measurement) -> str:
         "format": FORMAT_VERSION,
         "settings": measurement.settings,
         "lee": json.loads(measurement.table.to_json(orient="records", double_precision=15)),
+        "metrics": None
+        if measurement.metrics is None
+        else json.loads(measurement.metrics.to_json(orient="records", double_precision=15)),
         "principal_directions": {
             model: [
                 {
@@ -115,7 +123,29 @@ def render_html(
         ],
         number=lambda value: f"{value:.3g}",
         layers=layers,
+        metrics=_metric_rows(measurement),
     )
+
+
+def _metric_rows(measurement: Measurement) -> list[dict[str, Any]]:
+    """A row per baseline metric and variant, with a cell per model."""
+    table = measurement.metrics
+    if table is None:
+        return []
+    rows = []
+    for (metric, variant), part in table.groupby(["metric", "variant"], sort=False, dropna=False):
+        cells = part.set_index("model").to_dict("index")
+        first = next(iter(cells.values()))
+        rows.append(
+            {
+                "metric": metric,
+                "variant": str(variant).replace("_", " "),
+                "unit": first["unit"],
+                "border": first["border"],
+                "cells": cells,
+            }
+        )
+    return rows
 
 
 def _titled(maps: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor, float]]:

@@ -153,6 +153,28 @@ def test_seed_decides_the_control_alone(tmp_path: Path) -> None:
     assert not np.allclose(tables[0]["relative_lee"], tables[2]["relative_lee"])
 
 
+def test_baseline_metrics_beside_lee(tmp_path: Path) -> None:
+    from captum_lie import metrics
+
+    names = "lee,consistency,eq_t,eq_t_frac,eq_r,group_sample"
+    result = run(
+        "measure", "--model", "cnn", "--limit", "6", "--groups", "rotation", "--metrics", names,
+        "--samples", "2", "--seed", "3", "--no-control", "--out", tmp_path, *FAST,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert set(table["metric"]) == set(names.split(",")) - {"lee"}
+    images, _ = examples.load_images(6)
+    expected = metrics.eq_r(examples.load_model("cnn"), images, n_samples=2, seed=3)
+    (found,) = table[table["metric"] == "eq_r"]["value"]
+    assert found == pytest.approx(expected.value, rel=1e-5)
+    assert "Beside the baselines" in (tmp_path / "report.html").read_text()
+    assert len(json.loads((tmp_path / "lee.json").read_text())["metrics"]) == len(table)
+    assert "Unknown metric 'eqt'" in refused(
+        "measure", "--model", "cnn", "--metrics", "eqt", "--out", tmp_path
+    )
+
+
 def test_bad_models_are_explained(factory: Path, tmp_path: Path) -> None:
     measure = ["measure", "--out", tmp_path, "--model"]
     assert "Embedded: cnn, cnn_blur, vit, mixer" in refused(*measure, "no_such_model_anywhere")

@@ -46,6 +46,9 @@ def demo(
             json=json,
             title="captum-lie demo",
             pictured=examples.load_images()[0][list(SHOWCASE)],
+            baselines=["consistency", "eq_t", "eq_t_frac", "eq_r", "group_sample"],
+            n_samples=4,
+            baseline_batches=2,
             layer_groups=[get_group("translation_x"), get_group("rotation")],
             settings={"images": f"builtin ({n})", "accuracy": examples.accuracy()},
         )

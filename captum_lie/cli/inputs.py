@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import examples
+from captum_lie._validation import one_of
 from captum_lie.cli.options import BorderName, InterpolationName
 from captum_lie.groups import OneParameterGroup, get_groups
 from captum_lie.measurement import UNTRAINED
+from captum_lie.metrics import METRIC_NAMES
 from captum_lie.models import has_untrained_twin, load_model
 from captum_lie.preprocessing import ImageFolder, Normalized
 
@@ -25,6 +27,18 @@ def parse_groups(
         interpolation=interpolation.value,
         border=border.value if border else None,
     )
+
+
+def parse_metrics(names: str) -> list[str]:
+    """Baseline metrics from names with commas between; ``lee`` is measured anyway.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    found = [name.strip() for name in names.split(",") if name.strip()]
+    for name in found:
+        one_of("metric", name, ("lee", *METRIC_NAMES))
+    return [name for name in found if name != "lee"]
 
 
 def find_models(

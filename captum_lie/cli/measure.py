@@ -21,12 +21,13 @@ from captum_lie.cli.inputs import (
     find_images,
     find_models,
     parse_groups,
+    parse_metrics,
     parse_size,
 )
 from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.report import layer_sections
-from captum_lie.measurement import UNTRAINED, measure
+from captum_lie.measurement import UNTRAINED, baseline_table, measure
 from captum_lie.report import render_json, write_reports
 
 #: Batches that the layerwise section of a report is computed on.
@@ -42,6 +43,10 @@ def measure_command(
     model: o.Models,
     images: o.Images = "builtin",
     groups: o.Groups = "all",
+    metrics: o.Metrics = "lee",
+    samples: Annotated[
+        int, typer.Option(min=1, help="Transformations per image of the sampled metrics.")
+    ] = 10,
     out: o.Out = Path("captum-lie-report"),
     limit: o.Limit = None,
     size: o.Size = None,
@@ -81,6 +86,7 @@ def measure_command(
     """
     with explained():
         chosen = parse_groups(groups, interpolation, border)
+        baselines = parse_metrics(metrics)
         wanted = parse_size(size)
         models = find_models(
             model, pretrained=pretrained, checkpoint=checkpoint, mean=mean, std=std, control=control
@@ -94,6 +100,8 @@ def measure_command(
             device=device,
             seed=seed,
             n_scrambles=scrambles,
+            baselines=baselines,
+            n_samples=samples,
             json=json,
             title=f"captum-lie: {', '.join(model)}",
             norm=norm.value,
@@ -125,9 +133,19 @@ def run(
     title: str,
     settings: dict[str, Any],
     layer_groups: list[OneParameterGroup] | None = None,
+    baselines: list[str] | None = None,
+    n_samples: int = 10,
+    baseline_batches: int | None = None,
     **options: Any,
 ) -> None:
-    """Measure, write the reports, print the table; with ``layer_groups`` also decompose."""
+    """Measure, write the reports, print the table.
+
+    Args:
+        layer_groups: also decompose LEE over the modules, under these groups.
+        baselines: also measure these metrics of :mod:`captum_lie.metrics`.
+        n_samples: transformations per image of the sampled ones.
+        baseline_batches: use so many batches for them; all by default.
+    """
     place = choose_device(device)
     out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
     result = measure(
@@ -145,6 +163,11 @@ def run(
         },
         **options,
     )
+    trained = {name: m for name, m in models.items() if not name.endswith(UNTRAINED)}
+    if baselines:
+        result.metrics = baseline_table(
+            trained, batches, baselines, groups, n_samples, options["seed"], baseline_batches
+        )
     layers = None
     if layer_groups:
         layers = layer_sections(
@@ -155,8 +178,7 @@ def run(
                     show_progress=True,
                     description=f"{name}: layers",
                 )
-                for name, model in models.items()
-                if not name.endswith(UNTRAINED)
+                for name, model in trained.items()
             }
         )
     written = write_reports(result, out, title=title, layers=layers)

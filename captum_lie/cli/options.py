@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from captum_lie.groups import GROUP_NAMES
+from captum_lie.metrics import METRIC_NAMES
 
 
 class InterpolationName(StrEnum):
@@ -56,6 +57,13 @@ Pretrained = Annotated[
 ]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Weights for a timm model, instead of the hub's.")
+]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        help="'lee' (always measured), or names with commas between: lee, "
+        f"{', '.join(METRIC_NAMES)}. Written to metrics.csv."
+    ),
 ]
 Interpolate = Annotated[InterpolationName, typer.Option(help="How images are read between pixels.")]
 BorderRule = Annotated[BorderName | None, typer.Option(help="What lies outside the image.")]
