@@ -132,7 +132,19 @@ def _metric_rows(measurement: Measurement) -> list[dict[str, Any]]:
     table = measurement.metrics
     if table is None:
         return []
-    rows = []
+    trained = [m for m in dict.fromkeys(measurement.table["model"]) if not m.endswith(UNTRAINED)]
+    lee = measurement.table.rename(columns={"lee": "value"}).set_index("model").loc[trained]
+    rows = [
+        {
+            "metric": "lee",
+            "variant": str(group).replace("_", " "),
+            "unit": "mean square rate of the output",
+            "border": measurement.settings.get("border", "reflect"),
+            "n": int(part["n"].iloc[0]),
+            "cells": part.assign(psnr=float("nan")).to_dict("index"),
+        }
+        for group, part in lee.groupby("group", sort=False)
+    ]
     for (metric, variant), part in table.groupby(["metric", "variant"], sort=False, dropna=False):
         cells = part.set_index("model").to_dict("index")
         first = next(iter(cells.values()))
@@ -142,6 +154,7 @@ def _metric_rows(measurement: Measurement) -> list[dict[str, Any]]:
                 "variant": str(variant).replace("_", " "),
                 "unit": first["unit"],
                 "border": first["border"],
+                "n": first["n"],
                 "cells": cells,
             }
         )
