@@ -1,13 +1,15 @@
 """Exact Lie derivatives and local equivariance errors of vision models, as Captum attributions.
 
 See :class:`LieDerivative` (which pixels move a class score), :class:`LocalEquivarianceError` (how
-far a model is from equivariant, over pixels, groups and data sets) and :func:`lie_derivative`.
+far a model is from equivariant, over pixels, groups and data sets),
+:class:`LayerwiseEquivarianceError` (which modules are to blame) and :func:`lie_derivative`.
 """
 
 from importlib.metadata import version
 
+from captum_lie import layouts, metrics, plotting
 from captum_lie.aliasing import aliasing_error
-from captum_lie.attribution import LieDerivative, LocalEquivarianceError
+from captum_lie.attribution import LayerLieDerivative, LieDerivative, LocalEquivarianceError
 from captum_lie.derivative import lie_derivative
 from captum_lie.gram import PrincipalDirections, principal_directions
 from captum_lie.groups import (
@@ -26,6 +28,7 @@ from captum_lie.groups import (
     get_group,
     get_groups,
 )
+from captum_lie.layerwise import LayerwiseEquivarianceError, SubnetworkEquivarianceError
 
 __version__ = version("captum-lie")
 
@@ -35,6 +38,8 @@ __all__ = [
     "Affine",
     "Brightness",
     "HyperbolicRotation",
+    "LayerLieDerivative",
+    "LayerwiseEquivarianceError",
     "LieDerivative",
     "LocalEquivarianceError",
     "OneParameterGroup",
@@ -44,10 +49,14 @@ __all__ = [
     "Shear",
     "SpatialGroup",
     "Stretch",
+    "SubnetworkEquivarianceError",
     "Translation",
     "aliasing_error",
     "get_group",
     "get_groups",
+    "layouts",
     "lie_derivative",
+    "metrics",
+    "plotting",
     "principal_directions",
 ]

@@ -150,13 +150,13 @@ def pushforward(
                 if errors and name == "double backward":
                     warnings.warn(
                         "The model has an operator without forward-mode derivative "
-                        f"({_first_line(errors['duals'])}); using reverse-over-reverse, "
+                        f"({first_line(errors['duals'])}); using reverse-over-reverse, "
                         "which gives the same numbers more slowly.",
                         stacklevel=2,
                     )
                 return result
         function(*inputs)  # A model that fails by itself says best why.
-        reasons = "; ".join(f"{name}: {_first_line(error)}" for name, error in errors.items())
+        reasons = "; ".join(f"{name}: {first_line(error)}" for name, error in errors.items())
         raise RuntimeError(
             f"The model runs but cannot be differentiated ({reasons}). "
             "Check that it is built from differentiable PyTorch operators."
@@ -188,7 +188,7 @@ def _duals(function: Function, inputs: Tensors, tangents: Tensors, _chunk: int |
     return torch.stack(derivatives)
 
 
-def _double_backward(
+def double_backward(
     function: Function, inputs: Tensors, tangents: Tensors, _chunk: int | None
 ) -> Tensor:
     """Reverse mode twice, for operators that lack forward mode."""
@@ -220,7 +220,7 @@ def _double_backward(
 _STRATEGIES: dict[str, Callable[[Function, Tensors, Tensors, int | None], Tensor]] = {
     "vmap": _vmapped,
     "duals": _duals,
-    "double backward": _double_backward,
+    "double backward": double_backward,
 }
 
 _known: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -238,5 +238,5 @@ def _remember(forward_func: object, strategy: str) -> None:
         _known[forward_func] = strategy
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]

@@ -20,7 +20,7 @@ from captum._utils.common import (
 )
 from captum._utils.progress import progress as _progress
 from captum._utils.typing import TargetType
-from captum.attr._utils.attribution import GradientAttribution
+from captum.attr._utils.attribution import GradientAttribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor
 
@@ -28,6 +28,7 @@ __all__ = [
     "ForwardFunc",
     "GradientAttribution",
     "Inputs",
+    "LayerAttribution",
     "TargetType",
     "as_tuple",
     "batches",

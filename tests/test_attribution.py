@@ -305,7 +305,7 @@ def test_the_delta_flags_a_wrong_derivative() -> None:
 def test_batch_norm_with_fixed_statistics_is_an_affine_map(affine: bool) -> None:
     torch.manual_seed(0)
     for norm, x in (
-        (nn.BatchNorm2d(3, affine=affine), torch.randn(2, 3, 4, 5)),
+        (nn.BatchNorm2d(3, affine=affine, eps=0.1), torch.randn(2, 3, 4, 5)),
         (nn.BatchNorm1d(3, affine=affine), torch.randn(2, 3)),
         (nn.BatchNorm3d(3, affine=affine, track_running_stats=False), torch.randn(2, 3, 2, 2, 2)),
     ):
@@ -384,6 +384,14 @@ def test_evaluate_streams_a_loader() -> None:
     bare = method.evaluate([x[:1]], groups, n_scrambles=0)
     assert bare["relative_lee"].isna().all()
     assert bare["stderr"].isna().all()
+
+
+@pytest.mark.parametrize("size", [1, 4, 6])
+def test_control_tangents_do_not_depend_on_the_batch_split(size: int) -> None:
+    method, x = LocalEquivarianceError(build("resnet")), images(5)
+    whole = method.control_score(x, "rotation", n_scrambles=2, internal_batch_size=100)
+    split = method.control_score(x, "rotation", n_scrambles=2, internal_batch_size=size)
+    torch.testing.assert_close(split, whole)
 
 
 def test_evaluate_shows_progress_on_request(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any, Literal, overload
 
 import torch
@@ -25,9 +25,8 @@ from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_g
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.probes import NormEstimate, squared_norms
 from captum_lie.layerwise.result import LayerwiseResult
-from captum_lie.layerwise.tracing import Overrides
+from captum_lie.layerwise.tracing import Overrides, check_overrides
 from captum_lie.layerwise.tree import rows_of, self_contributions
-from captum_lie.layouts import Layout
 
 Measure = Literal["aligned", "norm", "target"]
 MEASURES: tuple[Measure, ...] = ("aligned", "norm", "target")
@@ -285,16 +284,3 @@ def one_hot(output: Tensor, target: TargetType) -> Tensor:
         raise ValueError("The target must select one number for each example.")
     (cotangent,) = torch.autograd.grad(selected.sum(), leaf)
     return cotangent
-
-
-def check_overrides(model: nn.Module, layouts: Mapping[str, object]) -> None:
-    """Overrides must name modules of the model and give layouts."""
-    names = {name for name, _ in model.named_modules()}
-    for name, layout in layouts.items():
-        one_of("module", name, sorted(names))
-        sides = layout if isinstance(layout, tuple) else (layout, layout)
-        if len(sides) != 2 or not all(s is None or isinstance(s, Layout) for s in sides):
-            raise TypeError(
-                f"The layout of {name!r} must be a Layout or a pair (input, output); "
-                f"got {layout!r}."
-            )

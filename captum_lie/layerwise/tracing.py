@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
+from captum_lie._validation import one_of
 from captum_lie.layouts import TRIVIAL, UNKNOWN, Evidence, Layout, infer
 
 Side = Literal["input", "output"]
@@ -83,11 +84,31 @@ class Call:
 
     @property
     def depth(self) -> int:
-        return 0 if self.parent is None else self.parent.depth + 1
+        return len(list(self.ancestors()))
+
+    def ancestors(self) -> Iterator[nn.Module]:
+        """The modules within which it was called, the nearest first."""
+        call = self.parent
+        while call is not None:
+            yield call.module
+            call = call.parent
 
 
 #: What users may override: a layout for both sides of a module, or one for each side.
 Overrides = Mapping[str, Layout | tuple[Layout | None, Layout | None]]
+
+
+def check_overrides(model: nn.Module, layouts: Mapping[str, object]) -> None:
+    """Overrides must name modules of the model and give layouts."""
+    names = {name for name, _ in model.named_modules()}
+    for name, layout in layouts.items():
+        one_of("module", name, sorted(names))
+        sides = layout if isinstance(layout, tuple) else (layout, layout)
+        if len(sides) != 2 or not all(s is None or isinstance(s, Layout) for s in sides):
+            raise TypeError(
+                f"The layout of {name!r} must be a Layout or a pair (input, output); "
+                f"got {layout!r}."
+            )
 
 
 class Trace:
@@ -165,7 +186,9 @@ class Trace:
         if known is None or known == UNKNOWN:
             known = self._by_shape.get(tuple(x.shape))
         sources = tuple(b.layout for b in call.inputs) if side == "output" else ()
-        evidence = replace(self._evidence, known=known, sources=sources)
+        evidence = replace(
+            self._evidence, known=known, sources=sources, ancestors=tuple(call.ancestors())
+        )
         return infer(call.module, x, evidence, side)
 
 
