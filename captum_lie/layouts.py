@@ -140,6 +140,7 @@ class Evidence:
         known: layout that the same tensor, or one of the same shape before it, was found to have.
         prefixes: numbers of prefix tokens to consider.
         sources: at a module's output, the layouts of its inputs.
+        ancestors: the modules within which the module was called, the nearest first.
     """
 
     batch: int
@@ -147,15 +148,20 @@ class Evidence:
     known: Layout | None = None
     prefixes: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     sources: tuple[Layout, ...] = ()
+    ancestors: tuple[nn.Module, ...] = ()
 
 
 Rule = Layout | Callable[[nn.Module, Tensor, Evidence], Layout | None]
 _INPUT_RULES: dict[type[nn.Module], Rule] = {}
 _OUTPUT_RULES: dict[type[nn.Module], Rule] = {}
+_INSIDE_RULES: dict[type[nn.Module], Rule] = {}
 
 
 def register(
-    *classes: type[nn.Module], input: Rule | None = None, output: Rule | None = None
+    *classes: type[nn.Module],
+    input: Rule | None = None,
+    output: Rule | None = None,
+    inside: Rule | None = None,
 ) -> None:
     """Say which layout the tensors of a module class have.
 
@@ -163,12 +169,15 @@ def register(
         classes: also hold for their subclasses, unless these have rules of their own.
         input, output: a layout, or a function ``(module, tensor, evidence) -> layout`` that returns
             None where it cannot say.
+        inside: the same for both sides of every module called within; goes before their own rules.
     """
     for cls in classes:
         if input is not None:
             _INPUT_RULES[cls] = input
         if output is not None:
             _OUTPUT_RULES[cls] = output
+        if inside is not None:
+            _INSIDE_RULES[cls] = inside
 
 
 def infer(
@@ -176,27 +185,45 @@ def infer(
 ) -> Layout:
     """Layout of a tensor at a module's boundary, from the evidence.
 
-    In this order: a tensor whose first axis is not the batch is unknown; vectors and N×C×1×1 maps
-    are trivial; then the rule of the module's class; then what is known of this tensor; then the
-    shape, if only one layout fits it, or only one that the module's inputs have.
+    In this order: a tensor whose first axis is not the batch is unknown; vectors, N×C×1×1 maps and
+    single tokens are trivial; then the rules of the classes around it and of its own; then what is
+    known of this tensor; then the shape, if only one layout fits it, or only one that the module's
+    inputs have, or that puts the channels where the module normalises them.
     """
     if x.ndim == 0 or x.shape[0] != evidence.batch:
         return UNKNOWN
     if x.ndim == 2 or (x.ndim == 4 and x.shape[2:] == (1, 1)):
         return TRIVIAL
-    rules = _INPUT_RULES if side == "input" else _OUTPUT_RULES
-    rule = next((rules[cls] for cls in type(module).__mro__ if cls in rules), None)
-    layout = rule if rule is None or isinstance(rule, Layout) else rule(module, x, evidence)
-    if layout is not None:
-        return layout if layout is UNKNOWN or layout.fits(x) else UNKNOWN
+    if x.ndim == 3 and x.shape[1] == 1 and not _is_known(x, evidence):
+        return TRIVIAL  # one class token, not one channel of tokens
+    own = _INPUT_RULES if side == "input" else _OUTPUT_RULES
+    owners = [(ancestor, _INSIDE_RULES) for ancestor in evidence.ancestors] + [(module, own)]
+    for owner, rules in owners:
+        rule = next((rules[cls] for cls in type(owner).__mro__ if cls in rules), None)
+        layout = rule if rule is None or isinstance(rule, Layout) else rule(module, x, evidence)
+        if layout is not None:
+            return layout if layout is UNKNOWN or layout.fits(x) else UNKNOWN
     if evidence.known is not None and evidence.known.fits(x):
         return evidence.known
     candidates = list(by_shape(x, evidence))
-    if len(candidates) > 1:  # modules rarely turn their tensors around, or change the grid
-        same = [c for c in candidates if c in evidence.sources]
+    if len(candidates) > 1:  # modules rarely change the grid
         grids = [source.grid for source in evidence.sources if source.grid]
-        candidates = same or [c for c in candidates if c.grid in grids]
+        candidates = [c for c in candidates if c.grid in grids] or candidates
+    if len(candidates) > 1:  # nor turn their tensors around
+        kinds = [source.kind for source in evidence.sources]
+        candidates = [c for c in candidates if c.kind in kinds] or candidates
+    if len(candidates) > 1 and x.ndim == 3 and _normalizes_last_axis(module, x):
+        candidates = [c for c in candidates if c.kind == "tokens"]
     return candidates[0] if len(candidates) == 1 else UNKNOWN
+
+
+def _normalizes_last_axis(module: nn.Module, x: Tensor) -> bool:
+    shapes = (getattr(inner, "normalized_shape", None) for inner in module.modules())
+    return any(shape and shape[-1] == x.shape[-1] for shape in shapes)
+
+
+def _is_known(x: Tensor, evidence: Evidence) -> bool:
+    return evidence.known is not None and evidence.known.moves and evidence.known.fits(x)
 
 
 def by_shape(x: Tensor, evidence: Evidence) -> Iterator[Layout]:
@@ -214,12 +241,23 @@ def by_shape(x: Tensor, evidence: Evidence) -> Iterator[Layout]:
 def token_layouts(
     kind: Literal["tokens", "tokens_first"], length: int, evidence: Evidence
 ) -> Iterator[Layout]:
-    """The layout of so many tokens with the fewest prefix tokens, if there is one."""
-    for prefix in evidence.prefixes:
-        grid = find_grid(length - prefix, evidence.image)
-        if grid is not None:
-            yield Layout(kind, prefix, grid)
-            return
+    """The layout of so many tokens, if there is one.
+
+    Grids at the same whole stride along both sides come first, then fewer prefix tokens.
+    """
+    found = [
+        Layout(kind, prefix, grid)
+        for prefix in evidence.prefixes
+        if (grid := find_grid(length - prefix, evidence.image)) is not None
+    ]
+    yield from sorted(found, key=lambda layout: not _divides(layout.grid, evidence.image))[:1]
+
+
+def _divides(grid: tuple[int, int] | None, image: tuple[int, int]) -> bool:
+    if grid is None:
+        return False
+    stride = image[0] // grid[0]
+    return image == (grid[0] * stride, grid[1] * stride)
 
 
 def find_grid(tokens: int, image: tuple[int, int]) -> tuple[int, int] | None:
@@ -268,6 +306,16 @@ def _looks_nhwc(x: Tensor, evidence: Evidence) -> bool:
     return is_downsampled(x.shape[1], x.shape[2], evidence.image)
 
 
+def attention_map(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+    """Rule of softmax: ``[N, heads, queries, keys]`` is no image, whatever its shape."""
+    return UNKNOWN if x.ndim == 4 else None
+
+
+def unless_known(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+    """Rule of dropout, which attention maps pass, too: the shape alone makes no image."""
+    return UNKNOWN if x.ndim == 4 and not _is_known(x, evidence) else None
+
+
 def image_or_trivial(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule of two-dimensional modules: images."""
     return NCHW if x.ndim == 4 else None
@@ -297,5 +345,7 @@ def after_linear(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | N
     return None
 
 
-register(nn.Linear, nn.LayerNorm, nn.RMSNorm, input=channels_last)
-register(nn.Linear, output=after_linear)
+register(nn.LayerNorm, nn.RMSNorm, input=channels_last)
+register(nn.Linear, input=channels_last, output=after_linear)
+register(nn.Softmax, input=attention_map, output=attention_map)
+register(nn.Dropout, input=unless_known, output=unless_known)

@@ -1,5 +1,6 @@
 """timm models for captum-lie, loaded with the preprocessing that belongs to their weights."""
 
+from captum_lie_timm import layouts
 from captum_lie_timm.loading import load
 
-__all__ = ["load"]
+__all__ = ["layouts", "load"]
