@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from captum_lie import Rotation, Translation, layouts
 from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
-from captum_lie.layouts import NCHW, NHWC, TRIVIAL, UNKNOWN, Evidence, Layout, find_grid, infer
+from captum_lie.layouts import (
+    NCHW,
+    NHWC,
+    TRIVIAL,
+    UNKNOWN,
+    Evidence,
+    Layout,
+    find_grid,
+    infer,
+    inference,
+)
 
 GRID = (3, 5)
 SHAPES = [
@@ -27,7 +37,7 @@ TALL = Evidence(batch=2, image=(224, 160))
 @pytest.fixture
 def registry() -> Iterator[None]:
     """Rules that a test registers are forgotten."""
-    rules = (layouts._INPUT_RULES, layouts._OUTPUT_RULES, layouts._INSIDE_RULES)
+    rules = (inference._INPUT_RULES, inference._OUTPUT_RULES, inference._INSIDE_RULES)
     copies = [dict(r) for r in rules]
     yield
     for current, copy in zip(rules, copies, strict=True):

@@ -125,6 +125,7 @@ class Trace:
         self._stack: list[Call] = []
         self._layouts: dict[int, Layout] = {}  # by id; the boundaries keep these tensors alive
         self._by_shape: dict[tuple[int, ...], Layout] = {}
+        self._grids: dict[tuple[int, tuple[int, int]], None] = {}  # a set that keeps its order
 
     def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Record a call and copy its inputs."""
@@ -163,6 +164,8 @@ class Trace:
         self._layouts[id(copy)] = layout
         if layout.moves:
             self._by_shape[tuple(x.shape)] = layout
+        if layout.grid is not None:
+            self._grids[layout.prefix, layout.grid] = None
         if self.on_boundary is not None:
             self.on_boundary(call, side, boundary)
         return copy
@@ -183,11 +186,15 @@ class Trace:
         known = self._layouts.get(id(x))
         if known is None and side == "output":
             known = next((b.layout for b in call.inputs if b.original.shape == x.shape), None)
-        if known is None or known == UNKNOWN:
+        if known is None:
             known = self._by_shape.get(tuple(x.shape))
         sources = tuple(b.layout for b in call.inputs) if side == "output" else ()
         evidence = replace(
-            self._evidence, known=known, sources=sources, ancestors=tuple(call.ancestors())
+            self._evidence,
+            known=known,
+            sources=sources,
+            ancestors=tuple(call.ancestors()),
+            grids=tuple(self._grids),
         )
         return infer(call.module, x, evidence, side)
 

@@ -1,0 +1,84 @@
+"""Inference of layouts from evidence: rules by module class, what is known, and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from captum_lie.layouts.evidence import Evidence, is_known
+from captum_lie.layouts.layout import TRIVIAL, UNKNOWN, Layout
+from captum_lie.layouts.shapes import by_shape
+
+Rule = Layout | Callable[[nn.Module, Tensor, Evidence], Layout | None]
+_INPUT_RULES: dict[type[nn.Module], Rule] = {}
+_OUTPUT_RULES: dict[type[nn.Module], Rule] = {}
+_INSIDE_RULES: dict[type[nn.Module], Rule] = {}
+
+
+def register(
+    *classes: type[nn.Module],
+    input: Rule | None = None,
+    output: Rule | None = None,
+    inside: Rule | None = None,
+) -> None:
+    """Say which layout the tensors of a module class have.
+
+    Args:
+        classes: also hold for their subclasses, unless these have rules of their own.
+        input, output: a layout, or a function ``(module, tensor, evidence) -> layout`` that returns
+            None where it cannot say.
+        inside: the same for both sides of every module called within; goes before their own rules.
+    """
+    for cls in classes:
+        if input is not None:
+            _INPUT_RULES[cls] = input
+        if output is not None:
+            _OUTPUT_RULES[cls] = output
+        if inside is not None:
+            _INSIDE_RULES[cls] = inside
+
+
+def infer(
+    module: nn.Module, x: Tensor, evidence: Evidence, side: Literal["input", "output"]
+) -> Layout:
+    """Layout of a tensor at a module's boundary, from the evidence.
+
+    In this order: a tensor whose first axis is not the batch is unknown; vectors, N×C×1×1 maps and
+    single tokens are trivial; then the rules of the classes around it and of its own; then what is
+    known of this tensor; then the shape, if only one layout fits it, or only one that the module's
+    inputs have, or that puts the channels where the module normalises them.
+    """
+    if x.ndim == 0 or x.shape[0] != evidence.batch:
+        return UNKNOWN
+    if x.ndim == 2 or (x.ndim == 4 and x.shape[2:] == (1, 1)):
+        return TRIVIAL
+    if x.ndim == 3 and x.shape[1] == 1 and not is_known(x, evidence):
+        return TRIVIAL  # one class token, not one channel of tokens
+    own = _INPUT_RULES if side == "input" else _OUTPUT_RULES
+    owners = [(ancestor, _INSIDE_RULES) for ancestor in evidence.ancestors] + [(module, own)]
+    for owner, rules in owners:
+        rule = next((rules[cls] for cls in type(owner).__mro__ if cls in rules), None)
+        layout = rule if rule is None or isinstance(rule, Layout) else rule(module, x, evidence)
+        if layout is not None:
+            return layout if layout is UNKNOWN or layout.fits(x) else UNKNOWN
+    if evidence.known is not None and evidence.known.fits(x):
+        return evidence.known
+    candidates = list(by_shape(x, evidence))
+    if len(candidates) > 1:  # modules rarely change the grid
+        grids = [source.grid for source in evidence.sources if source.grid]
+        candidates = [c for c in candidates if c.grid in grids] or candidates
+    if len(candidates) > 1:
+        candidates = [c for c in candidates if evidence.familiar(c)] or candidates
+    if len(candidates) > 1:  # nor turn their tensors around
+        kinds = [source.kind for source in evidence.sources]
+        candidates = [c for c in candidates if c.kind in kinds] or candidates
+    if len(candidates) > 1 and x.ndim == 3 and _normalizes_last_axis(module, x):
+        candidates = [c for c in candidates if c.kind == "tokens"]
+    return candidates[0] if len(candidates) == 1 else UNKNOWN
+
+
+def _normalizes_last_axis(module: nn.Module, x: Tensor) -> bool:
+    shapes = (getattr(inner, "normalized_shape", None) for inner in module.modules())
+    return any(shape and shape[-1] == x.shape[-1] for shape in shapes)
