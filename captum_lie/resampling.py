@@ -81,23 +81,25 @@ def resample(
     """
     if interpolation == "fourier":
         return _fourier_resample(x, dx, dy)
-    height, width = x.shape[-2:]
+    n, channels, height, width = x.shape
     rows = torch.arange(height, device=x.device)[:, None]
     columns = torch.arange(width, device=x.device)
-    flat = x.flatten(-2)
+    # One index reads all channels of a pixel: they lie side by side here.
+    pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    first = height * width * torch.arange(n, device=x.device)[:, None, None]
     across = [
-        (_inside(column, width, border), weight.to(x.dtype).unsqueeze(-3))
-        for column, weight in _taps(columns, dx, interpolation)
+        (_inside(column, width, border), weight.unsqueeze(-1))
+        for column, weight in _taps(columns, dx, interpolation, x.dtype)
     ]
-    result = torch.zeros_like(x)
-    for row, row_weight in _taps(rows, dy, interpolation):
-        start = _inside(row, height, border) * width
-        line = torch.zeros_like(x)
+    result = x.new_zeros(n, height, width, channels)
+    for row, row_weight in _taps(rows, dy, interpolation, x.dtype):
+        start = first + _inside(row, height, border) * width
+        line = torch.zeros_like(result)
         for column, weight in across:
-            index = (start + column).flatten(-2).unsqueeze(-2).expand(*flat.shape[:-1], -1)
-            line = line + weight * flat.gather(-1, index).view_as(x)
-        result = result + row_weight.to(x.dtype).unsqueeze(-3) * line
-    return result
+            values = pixels.index_select(0, (start + column).flatten()).view_as(result)
+            line = line + weight * values
+        result = result + row_weight.unsqueeze(-1) * line
+    return result.permute(0, 3, 1, 2).contiguous()
 
 
 def fourier_shift(x: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
@@ -110,11 +112,11 @@ def fourier_shift(x: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
 
 
 def _taps(
-    pixels: Tensor, displacement: Tensor, interpolation: Interpolation
+    pixels: Tensor, displacement: Tensor, interpolation: Interpolation, dtype: torch.dtype
 ) -> list[tuple[Tensor, Tensor]]:
     """Neighbours that the interpolant reads along one axis, with their weights."""
     cell = displacement.floor()
-    u = displacement - cell
+    u = (displacement - cell).to(dtype)
     first = pixels + cell.long()
     if interpolation == "bilinear":
         return [(first, 1 - u), (first + 1, u)]

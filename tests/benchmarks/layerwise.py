@@ -22,6 +22,7 @@ from functools import partial
 import captum_lie_timm  # noqa: F401 (registers the layouts of timm's modules)
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captum_lie import get_groups
 from captum_lie._autodiff import differentiable
@@ -140,7 +141,7 @@ def main() -> None:
             layouts: Layouts = layouts,
             confident: OutputFn = confident,
         ) -> object:
-            with differentiable(), frozen(model):
+            with sdpa_kernel(SDPBackend.MATH), frozen(model):
                 return literal(model, x, group, layouts, options.probes, confident)
 
         costs = compare(

@@ -14,9 +14,9 @@ import argparse
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, get_groups
-from captum_lie._autodiff import differentiable
 from captum_lie.groups import OneParameterGroup
 from tests.benchmarks.measuring import compare
 
@@ -59,7 +59,7 @@ def main() -> None:
                 return model(stacked)
 
         def double_backward(model: nn.Module = model, x: Tensor = x) -> Tensor:
-            with differentiable():
+            with sdpa_kernel(SDPBackend.MATH):
                 return by_double_backward(model, x, groups)
 
         def ours(method: LocalEquivarianceError = method, x: Tensor = x) -> Tensor:
