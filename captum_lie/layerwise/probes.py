@@ -4,6 +4,9 @@ One backward pass gives ``⟨v, C_i⟩`` for every module at once. One for each 
 give an unbiased estimate. Gaussian or Rademacher probes alone have relative error √(2/P). Softmax
 derivatives live on few classes, so the k most probable outputs are taken exactly and random signs
 are spent on the others only; k is chosen from the probabilities alone, which keeps it unbiased.
+
+Squares are skewed: intervals of two standard errors from a handful of random signs cover less than
+their nominal 95 % (measured: 85 to 90 % with 6 to 19 signs, 93 % with 60, nominal with 120).
 """
 
 from __future__ import annotations
