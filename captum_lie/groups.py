@@ -135,14 +135,8 @@ class SpatialGroup(OneParameterGroup):
 
 
 @dataclass(frozen=True)
-class Translation(SpatialGroup):
-    """Translation, ``A(t) p = p + t e``. One unit is half the image: (W-1)/2 or (H-1)/2 pixels.
-
-    Example:
-        >>> x = torch.arange(5.0).expand(1, 1, 5, 5)
-        >>> Translation("x").act(x, 0.5)[0, 0, 0]  # half a unit is one pixel here
-        tensor([1., 2., 3., 4., 3.])
-    """
+class _AlongAxis(SpatialGroup):
+    """A group that exists once for each axis."""
 
     axis: Axis = "x"
 
@@ -152,7 +146,18 @@ class Translation(SpatialGroup):
 
     @property
     def name(self) -> str:
-        return f"translation_{self.axis}"
+        return f"{type(self).__name__.lower()}_{self.axis}"
+
+
+@dataclass(frozen=True)
+class Translation(_AlongAxis):
+    """Translation, ``A(t) p = p + t e``. One unit is half the image: (W-1)/2 or (H-1)/2 pixels.
+
+    Example:
+        >>> x = torch.arange(5.0).expand(1, 1, 5, 5)
+        >>> Translation("x").act(x, 0.5)[0, 0, 0]  # half a unit is one pixel here
+        tensor([1., 2., 3., 4., 3.])
+    """
 
     @property
     def direction(self) -> Direction:
@@ -173,18 +178,8 @@ class Rotation(SpatialGroup):
 
 
 @dataclass(frozen=True)
-class Shear(SpatialGroup):
+class Shear(_AlongAxis):
     """Shear, ``A(t) p = (X + tY, Y)`` for ``"x"`` and ``(X, Y + tX)`` for ``"y"``."""
-
-    axis: Axis = "x"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("axis", self.axis, ("x", "y"))
-
-    @property
-    def name(self) -> str:
-        return f"shear_{self.axis}"
 
     @property
     def direction(self) -> Direction:
@@ -199,21 +194,11 @@ class _LinearInT(SpatialGroup):
 
 
 @dataclass(frozen=True)
-class Stretch(_LinearInT):
+class Stretch(_LinearInT, _AlongAxis):
     """Stretch of one axis, ``A(t) p = ((1+t) X, Y)`` for ``"x"``, ``(X, (1+t) Y)`` for ``"y"``.
 
     The identity is at ``t = 0`` (in the paper's released code it is not).
     """
-
-    axis: Axis = "x"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("axis", self.axis, ("x", "y"))
-
-    @property
-    def name(self) -> str:
-        return f"stretch_{self.axis}"
 
     @property
     def direction(self) -> Direction:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import LieDerivative, LocalEquivarianceError, lie_derivative
-from tests.toy_models import build, images
+from tests.toy_models import Fails, build, images
 
 CALLS: dict[str, Callable[[Any, Tensor], Any]] = {
     "lie_derivative": lambda model, x: lie_derivative(model, x, "all"),
@@ -65,21 +65,6 @@ def test_nothing_is_changed(call: str, name: str, frozen: bool, leaf: bool) -> N
     before = state(model, x)
     CALLS[call](model, x)
     assert state(model, x) == before
-
-
-class Fails(nn.Module):
-    """Raises after a few calls, or once gradients are on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = build("resnet")
-        self.armed = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
-        if self.armed:
-            raise KeyError("the model failed")
-        return y
 
 
 @pytest.mark.parametrize("call", CALLS)

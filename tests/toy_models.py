@@ -104,3 +104,18 @@ def images(
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(n, 3, *size, generator=generator, dtype=torch.float64).to(dtype)
+
+
+class Fails(nn.Module):
+    """A residual network that raises at its end while it is armed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = build("resnet")
+        self.armed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        if self.armed:
+            raise KeyError("the model failed")
+        return y

@@ -14,7 +14,7 @@ from captum_lie import LocalEquivarianceError, Rotation, Translation, examples, 
 from captum_lie.groups import get_groups, pairings
 from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
 from captum_lie.layouts import NCHW, NHWC, TRIVIAL, UNKNOWN
-from tests.toy_models import build, images
+from tests.toy_models import Fails, build, images
 
 
 def complete(result: LayerwiseResult, tolerance: float) -> bool:
@@ -281,19 +281,6 @@ def test_downsampling_carries_more_of_the_translation_error_without_blur() -> No
         kinds = table.groupby("kind")["self_contribution"].sum()
         share[name] = kinds["pooling/downsampling"]
     assert share["cnn"] > 2 * share["cnn_blur"]
-
-
-class Fails(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = build("resnet")
-        self.armed = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
-        if self.armed:
-            raise KeyError("the model failed")
-        return y
 
 
 @pytest.mark.parametrize("armed", [False, True])
