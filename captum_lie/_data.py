@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,5 +25,10 @@ def images_of(batch: Any) -> Tensor:
 
 def to_model(model: object, images: Tensor) -> Tensor:
     """Images on the device of the model's parameters, if it is a module that has any."""
+    return images.to(device_of(model))
+
+
+def device_of(model: object) -> torch.device | None:
+    """The device of the model's parameters, if it is a module that has any."""
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return images if parameter is None else images.to(parameter.device)
+    return None if parameter is None else parameter.device

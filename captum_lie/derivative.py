@@ -25,7 +25,14 @@ from captum_lie._validation import (
     check_output,
     one_of,
 )
-from captum_lie.groups import Affine, GroupLike, OneParameterGroup, SpatialGroup, get_groups
+from captum_lie.groups import (
+    Affine,
+    GroupLike,
+    OneParameterGroup,
+    SpatialGroup,
+    get_groups,
+    is_single,
+)
 
 OutputLayout = Literal["trivial", "image"]
 OutputFn = Callable[[Tensor], Tensor]
@@ -69,7 +76,7 @@ def lie_derivative(
         >>> lie_derivative(lambda x: x.mean((2, 3)), x, ["rotation", "brightness"]).shape
         torch.Size([2, 2, 3])
     """
-    single = isinstance(group, str | OneParameterGroup) and group != "all"
+    single = is_single(group)
     derivative = torch.cat(
         list(
             lie_derivatives(

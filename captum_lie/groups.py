@@ -26,6 +26,7 @@ from captum_lie.resampling import (
     INTERPOLATIONS,
     Border,
     Interpolation,
+    default_border,
     fourier_shift,
     resample,
     slope,
@@ -99,8 +100,7 @@ class SpatialGroup(OneParameterGroup):
     @property
     def rule(self) -> tuple[Interpolation, Border]:
         """Interpolation and border rule in force."""
-        default: Border = "circular" if self.interpolation == "fourier" else "reflect"
-        return self.interpolation, self.border or default
+        return self.interpolation, self.border or default_border(self.interpolation)
 
     def act(self, x: Tensor, t: float | Tensor) -> Tensor:
         check_images(x)
@@ -392,6 +392,11 @@ def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) 
                 total = total + (velocity * products[key]).sum((-2, -1))
         rows.append(total)
     return torch.stack(rows)
+
+
+def is_single(group: GroupLike | Sequence[GroupLike]) -> bool:
+    """Whether one group is meant, by name or instance, rather than a sequence or ``"all"``."""
+    return isinstance(group, str | OneParameterGroup) and group != "all"
 
 
 def basis_fields(

@@ -145,9 +145,9 @@ def baseline_table(
         names: see :data:`captum_lie.metrics.METRIC_NAMES`.
         most_batches: use at most so many batches.
     """
+    images = batches if most_batches is None else list(islice(batches, most_batches))
     parts = []
     for name, model in models.items():
-        images = [to_model(model, batch) for batch in islice(batches, most_batches)]
         found = metrics.measure(
             model, images, names, groups=list(groups), n_samples=n_samples, seed=seed,
             show_progress=True,

@@ -29,6 +29,11 @@ INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 BORDERS: tuple[Border, ...] = get_args(Border)
 
 
+def default_border(interpolation: Interpolation) -> Border:
+    """What lies outside where nothing is said: a reflection, or repetition for ``fourier``."""
+    return "circular" if interpolation == "fourier" else "reflect"
+
+
 def spatial_gradient(
     x: Tensor, interpolation: Interpolation, border: Border
 ) -> tuple[Tensor, Tensor]:

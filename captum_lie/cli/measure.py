@@ -29,6 +29,7 @@ from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.report import layer_sections
 from captum_lie.measurement import UNTRAINED, baseline_table, measure
 from captum_lie.report import render_json, write_reports
+from captum_lie.resampling import default_border
 
 #: Batches that the layerwise section of a report is computed on.
 LAYER_BATCHES = 2
@@ -110,11 +111,7 @@ def measure_command(
             settings={
                 "images": images,
                 "interpolation": interpolation.value,
-                "border": border.value
-                if border
-                else "circular"
-                if interpolation.value == "fourier"
-                else "reflect",
+                "border": border.value if border else default_border(interpolation.value),
                 "norm": norm.value,
                 "size": size or "as the model expects",
             },

@@ -21,7 +21,7 @@ from captum_lie._data import images_of, to_model
 from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
 from captum_lie.attribution.local_equivariance_error import softmax
 from captum_lie.derivative import OutputFn, lie_derivatives
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups
+from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.probes import NormEstimate, squared_norms
 from captum_lie.layerwise.result import LayerwiseResult
@@ -152,7 +152,7 @@ class LayerwiseEquivarianceError:
         check_inputs(xs)
         check_internal_batch_size(internal_batch_size)
         check_eval_mode(self.model)
-        single = not isinstance(group, Sequence) or (isinstance(group, str) and group != "all")
+        single = is_single(group)
         groups = get_groups(group)
         parts: list[list[LayerwiseResult]] = []
         for chunk, args, chosen in batches(

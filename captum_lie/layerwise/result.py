@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_lie.layerwise.tree import Row, leaf_share
+from captum_lie.layerwise.tree import Row, check_same_rows, leaf_share
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,7 @@ class LayerwiseResult:
             ValueError: the model did not make the same calls for all of them.
         """
         first = parts[0]
-        if any(part.rows != first.rows for part in parts):
-            raise ValueError(
-                "The model makes different module calls, or its layouts differ, from batch to "
-                "batch: evaluate the batches one by one."
-            )
+        check_same_rows([part.rows for part in parts])
         stderr = [part.stderr for part in parts if part.stderr is not None]
         return replace(
             first,

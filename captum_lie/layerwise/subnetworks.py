@@ -24,7 +24,7 @@ from captum_lie._validation import (
     is_out_of_memory,
 )
 from captum_lie.derivative import bind
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups
+from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
 from captum_lie.layerwise.tracing import (
     Boundary,
     Call,
@@ -35,7 +35,7 @@ from captum_lie.layerwise.tracing import (
     frozen,
     traced,
 )
-from captum_lie.layerwise.tree import Row, rows_of
+from captum_lie.layerwise.tree import Row, check_same_rows, rows_of
 from captum_lie.layouts import UNKNOWN, Layout
 
 Tensors = tuple[Tensor, ...]
@@ -111,11 +111,7 @@ class SubnetworkResult:
             ValueError: the model did not make the same calls for all of them.
         """
         first = parts[0]
-        if any(part.rows != first.rows for part in parts):
-            raise ValueError(
-                "The model makes different module calls, or its layouts differ, from batch to "
-                "batch: evaluate the batches one by one."
-            )
+        check_same_rows([part.rows for part in parts])
         return replace(
             first,
             squared_norm=torch.cat([part.squared_norm for part in parts], 1),
@@ -214,7 +210,7 @@ class SubnetworkEquivarianceError:
         check_inputs(xs)
         check_internal_batch_size(internal_batch_size)
         check_eval_mode(self.model)
-        single = not isinstance(group, Sequence) or (isinstance(group, str) and group != "all")
+        single = is_single(group)
         groups = get_groups(group)
         parts = [
             [head_errors(self.model, x, g, args, self.layouts) for g in groups]

@@ -51,14 +51,12 @@ class Call:
     Attributes:
         name: dotted name in the model, ``""`` for the model itself.
         index: how many times this module was called before.
-        order: position in the order in which calls began.
         parent: the call within which it happened.
     """
 
     name: str
     module: nn.Module
     index: int
-    order: int
     parent: Call | None
     inputs: list[Boundary] = field(default_factory=list)
     outputs: list[Boundary] = field(default_factory=list)
@@ -132,7 +130,7 @@ class Trace:
         if not self._should_record(name):
             return _copied((args, kwargs), lambda x: x.clone())  # type: ignore[no-any-return]
         parent = self._stack[-1] if self._stack else None
-        call = Call(name, module, self._counts[name], len(self.calls), parent)
+        call = Call(name, module, self._counts[name], parent)
         self._counts[name] += 1
         self.calls.append(call)
         if parent is not None:

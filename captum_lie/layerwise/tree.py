@@ -80,6 +80,15 @@ def self_contributions(rows: Sequence[Row], contributions: Tensor) -> Tensor:
     return own
 
 
+def check_same_rows(batches: Sequence[list[Row]]) -> None:
+    """Results of several batches can be joined only if the model made the same calls in all."""
+    if any(rows != batches[0] for rows in batches):
+        raise ValueError(
+            "The model makes different module calls, or its layouts differ, from batch to "
+            "batch: evaluate the batches one by one."
+        )
+
+
 def _layouts(boundaries: Sequence[Boundary]) -> str:
     return ", ".join(dict.fromkeys(str(b.layout) for b in boundaries)) or "none"
 

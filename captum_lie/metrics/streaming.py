@@ -9,9 +9,10 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_lie._captum import progress
+from captum_lie._data import device_of, images_of
 from captum_lie._validation import check_eval_mode, check_inputs, check_output
 from captum_lie.metrics.results import Array
 
@@ -56,7 +57,7 @@ def blocks(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
     check_eval_mode(model)
-    device = _device(model)
+    device = device_of(model)
     first = 0
     held: list[tuple[Tensor, Tensor | None]] = []
     source, total = _source(images, labels)
@@ -159,14 +160,9 @@ def _source(images: Images, labels: Tensor | None) -> tuple[Iterable[Any], int |
 
 
 def _split(batch: Any, read_labels: bool) -> tuple[Tensor, Tensor | None]:
-    images, labels = batch, None
-    if isinstance(batch, list | tuple):
-        images, labels = batch[0], batch[1] if len(batch) > 1 and read_labels else None
-    if not isinstance(images, Tensor):
-        raise TypeError(
-            "The loader must yield image tensors, or tuples whose first member is one; "
-            f"got {type(images).__name__}."
-        )
+    images = images_of(batch)
+    paired = isinstance(batch, list | tuple) and len(batch) > 1
+    labels = batch[1] if paired and read_labels else None
     check_inputs((images,))
     images = images.detach()
     if labels is None:
@@ -195,11 +191,6 @@ def _take(
         (images[:size], labels if labels is None else labels[:size]),
         (images[size:], labels if labels is None else labels[size:]),
     )
-
-
-def _device(model: Model) -> torch.device | None:
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return None if parameter is None else parameter.device
 
 
 def apply_output_fn(output_fn: Callable[[Tensor], Tensor] | None, output: Tensor) -> Tensor:
