@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -165,10 +165,12 @@ def _titled(maps: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor, float
     return [(group.replace("_", "\n", 1), a, a.double().sum().item()) for group, a in maps]
 
 
-def render(template: str, **values: Any) -> str:
-    """One of the package's templates, filled in."""
+def render(template: str, *, package: str = "captum_lie", **values: Any) -> str:
+    """A template of this package, or of an adapter that includes this package's, filled in."""
     environment = Environment(
-        loader=PackageLoader("captum_lie"), autoescape=True, undefined=StrictUndefined
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, "captum_lie"))]),
+        autoescape=True,
+        undefined=StrictUndefined,
     )
     return environment.get_template(template).render(**values)
 

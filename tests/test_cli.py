@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, examples
-from captum_lie.cli import app
+from captum_lie.cli.application import app
 
 FAST = ["--scrambles", "1", "--batch-size", "4"]
 

@@ -1,38 +1,4 @@
-"""The command line: ``captum-lie demo``, ``measure`` and ``layers``."""
+"""The command line ``captum-lie``; the program itself is :mod:`captum_lie.cli.application`.
 
-from __future__ import annotations
-
-from typing import Annotated
-
-import typer
-
-from captum_lie import __version__
-from captum_lie.cli.demo import demo
-from captum_lie.cli.layers import layers
-from captum_lie.cli.measure import measure_command
-
-app = typer.Typer(
-    help="Measure how far a vision model is from being equivariant, "
-    "and which pixels and layers are to blame.",
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
-app.command()(demo)
-app.command("measure")(measure_command)
-app.command()(layers)
-
-
-@app.callback(invoke_without_command=True)
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
-        print(__version__)
-        raise typer.Exit
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    app()
+Nothing is imported here, since adapters build their commands from the modules of this package.
+"""

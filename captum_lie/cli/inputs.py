@@ -72,9 +72,14 @@ def find_images(
     if images != "builtin":
         return ImageFolder(Path(images), size, batch_size, limit)
     found, _ = examples.load_images(limit)
-    if size is not None and size != tuple(found.shape[-2:]):
-        found = nn.functional.interpolate(found, size, mode="bicubic", antialias=True).clamp(0, 1)
-    return list(found.split(batch_size))
+    return list(resized(found, size).split(batch_size))
+
+
+def resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Images at another size, by bicubic interpolation within [0, 1]."""
+    if size is None or size == tuple(images.shape[-2:]):
+        return images
+    return nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def expected_size(models: dict[str, nn.Module]) -> tuple[int, int] | None:

@@ -1,0 +1,12 @@
+"""What goes wrong with model files."""
+
+from __future__ import annotations
+
+
+class OnnxModelError(ValueError):
+    """A model file that cannot be used: broken, hostile, or not an image classifier.
+
+    Example:
+        >>> issubclass(OnnxModelError, ValueError)
+        True
+    """

@@ -1,0 +1,180 @@
+"""A child process that opens an ONNX file in the parent's stead, with limits on memory and time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import struct
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captum_lie_onnx.errors import OnnxModelError
+from captum_lie_onnx.limits import STANDARD_DOMAINS, Limits
+from captum_lie_onnx.worker import Array, Header, pack
+
+_SCRIPT = Path(__file__).with_name("worker.py")
+_CHUNK = 1 << 20
+
+
+class IsolatedSession:
+    """A file opened in a child process; the parent never parses it.
+
+    Args:
+        path: the ONNX file.
+        limits: on memory and time.
+
+    Raises:
+        OnnxModelError: the file is refused, broken, or too slow to load.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self.path, self.limits = path, limits
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(_SCRIPT), str(limits.memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._finalizer = weakref.finalize(self, _end, self._process)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for pipe in (self._to, self._from):
+            os.set_blocking(pipe, False)
+
+    def describe(self) -> dict[str, Any]:
+        """What the file says it is, after every check that can be made without loading it."""
+        arguments = {
+            "path": str(self.path),
+            "memory": self.limits.memory,
+            "file_bytes": self.limits.file_bytes,
+            "domains": [*STANDARD_DOMAINS, *self.limits.allowed_domains],
+        }
+        header, _ = self._ask("describe", self.limits.load_seconds, arguments=arguments)
+        found: dict[str, Any] = header["description"]
+        return found
+
+    def load(self, threads: int, optimization: str) -> list[str]:
+        """Load the file for running; names of its outputs."""
+        arguments = {"path": str(self.path), "threads": threads, "optimization": optimization}
+        header, _ = self._ask("load", self.limits.load_seconds, arguments=arguments)
+        found: list[str] = header["outputs"]
+        return found
+
+    def run(self, name: str, value: Array, outputs: list[str]) -> list[Array]:
+        """The named outputs for one value of the named input."""
+        seconds = self.limits.run_seconds
+        return self._ask("run", seconds, [value], input=name, outputs=outputs)[1]
+
+    def close(self) -> None:
+        """End the child process."""
+        self._finalizer()
+
+    def _ask(
+        self, verb: str, seconds: float, arrays: list[Array] | None = None, **request: Any
+    ) -> tuple[Header, list[Array]]:
+        if not self._finalizer.alive:
+            raise OnnxModelError(f"The process that ran {self.path} has ended: open it again.")
+        deadline = time.monotonic() + seconds
+        try:
+            self._send(pack({"verb": verb, **request}, arrays or []), deadline)
+            header, found = self._receive(deadline)
+        except TimeoutError:
+            self.close()
+            raise OnnxModelError(
+                f"{self.path}: {_DOING[verb]} took more than the {seconds:g} s allowed. "
+                "Raise the limit if you trust the file."
+            ) from None
+        except (EOFError, BrokenPipeError, ConnectionError):
+            self.close()
+            raise OnnxModelError(
+                f"{self.path}: the process that opened it died while {_DOING[verb]} "
+                f"({_status(self._process)}): it needs more memory than the "
+                f"{self.limits.memory / 2**30:.3g} GiB allowed, or it is broken."
+            ) from None
+        except BaseException:
+            self.close()  # half a message may lie in the pipes
+            raise
+        if "error" in header:
+            raise OnnxModelError(_explained(self.path, verb, header, self.limits))
+        return header, found
+
+    def _send(self, pieces: list[bytes | memoryview], deadline: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._to, selectors.EVENT_WRITE)
+            for piece in pieces:
+                rest = memoryview(piece)
+                while rest:
+                    _wait(selector, deadline)
+                    rest = rest[os.write(self._to, rest[:_CHUNK]) :]
+
+    def _receive(self, deadline: float) -> tuple[Header, list[Array]]:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._from, selectors.EVENT_READ)
+
+            def take(size: int) -> bytearray:
+                content = bytearray(size)
+                view, done = memoryview(content), 0
+                while done < size:
+                    _wait(selector, deadline)
+                    read = os.readv(self._from, [view[done : done + _CHUNK]])
+                    if not read:
+                        raise EOFError
+                    done += read
+                return content
+
+            header: Header = json.loads(take(struct.unpack("<I", take(4))[0]))
+            arrays = []
+            for about in header.pop("arrays"):
+                dtype = np.dtype(about["dtype"])
+                size = int(np.prod(about["shape"], dtype=np.int64)) * dtype.itemsize
+                arrays.append(np.frombuffer(take(size), dtype).reshape(about["shape"]))
+            return header, arrays
+
+
+_DOING = {"describe": "reading it", "load": "loading it", "run": "running it"}
+
+
+def _wait(selector: selectors.BaseSelector, deadline: float) -> None:
+    if not selector.select(max(0.0, deadline - time.monotonic())):
+        raise TimeoutError
+
+
+def _explained(path: Path, verb: str, header: Header, limits: Limits) -> str:
+    reason = header["error"].strip().splitlines()[0]
+    low = reason.lower()
+    if header["kind"] == "memory" or "bad_alloc" in low or "allocate memory" in low:
+        return (
+            f"{path}: {_DOING[verb]} needs more memory than the {limits.memory / 2**30:.3g} GiB "
+            f"allowed ({reason}). Raise the limit if you trust the file."
+        )
+    if header["kind"] == "refused":
+        return f"{path} cannot be used: {reason}."
+    return f"onnxruntime failed {_DOING[verb]}, {path}: {reason}"
+
+
+def _status(process: subprocess.Popen[bytes]) -> str:
+    code = process.poll()
+    if code is None:
+        return "no exit status"
+    return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process, close its pipes, leave no zombie."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.wait()

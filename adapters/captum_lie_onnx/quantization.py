@@ -1,0 +1,92 @@
+"""int8 variants of ONNX files, made by onnxruntime's own quantiser."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from torch import Tensor
+
+from captum_lie._validation import one_of
+from captum_lie_onnx.errors import OnnxModelError
+from captum_lie_onnx.inspection import inspect
+from captum_lie_onnx.limits import Limits
+from captum_lie_onnx.runtime import OnnxModel
+
+Mode = Literal["dynamic", "static"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+def quantize(
+    path: Path | str,
+    result: Path | str,
+    mode: Mode = "dynamic",
+    images: Tensor | None = None,
+    *,
+    limits: Limits | None = None,
+) -> Path:
+    """Write the int8 variant of an ONNX file.
+
+    Weights become int8; activations too, with ranges measured while running (``"dynamic"``) or on
+    calibration images beforehand (``"static"``, per channel, in QDQ form). Works in a child process
+    with limits; the result appears whole or not at all.
+
+    Args:
+        path: the ONNX file.
+        result: where to write.
+        mode: ``"dynamic"`` or ``"static"``.
+        images: for ``"static"``, plain images ``[N, 3, H, W]`` in [0, 1] to calibrate on.
+        limits: on memory and time.
+
+    Returns:
+        ``result``.
+
+    Raises:
+        OnnxModelError: the file cannot be used or quantised.
+        ValueError: unknown mode, or no images to calibrate on.
+        OSError: the result cannot be written.
+    """
+    one_of("mode", mode, MODES)
+    if mode == "static" and (images is None or not len(images)):
+        raise ValueError("Static quantisation needs images to calibrate on: pass images=.")
+    path, result, limits = Path(path), Path(result), limits or Limits()
+    inspect(path, limits)
+    with tempfile.TemporaryDirectory(dir=result.parent, prefix=".quantize-") as folder:
+        made = Path(folder) / "int8.onnx"
+        command = [str(path), str(made), mode, str(limits.memory)]
+        if mode == "static" and images is not None:
+            calibration = Path(folder) / "calibration.npy"
+            with OnnxModel(path, limits=limits) as model:
+                np.save(calibration, model.prepare(images))
+            command.append(str(calibration))
+        _run(path, command, limits)
+        os.replace(made, result)
+    return result
+
+
+def _run(path: Path, command: list[str], limits: Limits) -> None:
+    script = Path(__file__).with_name("quantizer.py")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", str(script), *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=limits.load_seconds + limits.run_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OnnxModelError(
+            f"{path} took longer than {limits.load_seconds + limits.run_seconds:g} s to quantise. "
+            "Raise the limits if you trust it."
+        ) from None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise OnnxModelError(
+            f"onnxruntime could not quantise {path}: "
+            f"{lines[-1] if lines else f'exit status {done.returncode}'}"
+        )

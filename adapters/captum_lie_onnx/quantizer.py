@@ -1,0 +1,85 @@
+"""Quantise an ONNX file: a script that runs in a child process, on its own.
+
+Usage: ``python quantizer.py SOURCE RESULT MODE MEMORY [CALIBRATION.npy]``. onnxruntime's quantiser
+parses the file, which may be hostile: the parent only sees the exit status.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_BATCH = 8
+
+
+def main(source: str, result: str, mode: str, memory: int, calibration: str | None) -> None:
+    """Quantise ``source`` and carry its metadata over.
+
+    Args:
+        memory: address space in bytes.
+        calibration: inputs of the graph ``[N, ...]``, for static quantisation.
+    """
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except ImportError:  # not on this platform
+        pass
+    import numpy as np
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_dynamic,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = str(Path(folder) / "prepared.onnx")
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        if mode == "dynamic":
+            # onnxruntime's integer convolution has no kernel for signed weights on the CPU.
+            quantize_dynamic(prepared, result, weight_type=QuantType.QUInt8)
+        else:
+            assert calibration is not None
+            inputs = np.load(calibration, allow_pickle=False)
+            initialised = {t.name for t in onnx.load(prepared).graph.initializer}
+            (name,) = (i.name for i in onnx.load(prepared).graph.input if i.name not in initialised)
+
+            class Reader(CalibrationDataReader):  # type: ignore[misc]
+                def __init__(self) -> None:
+                    self.batches: Iterator[dict[str, Any]] = (
+                        {name: inputs[i : i + _BATCH]} for i in range(0, len(inputs), _BATCH)
+                    )
+
+                def get_next(self) -> dict[str, Any] | None:
+                    return next(self.batches, None)
+
+            quantize_static(
+                prepared,
+                result,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+    model = onnx.load(result)
+    known = {p.key for p in model.metadata_props}
+    original = onnx.load(source, load_external_data=False)
+    model.metadata_props.extend(p for p in original.metadata_props if p.key not in known)
+    onnx.save(model, result)
+
+
+if __name__ == "__main__":
+    # Beside this script lie modules whose names others' imports may mean.
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).parent]
+    main(*sys.argv[1:4], int(sys.argv[4]), sys.argv[5] if len(sys.argv) > 5 else None)

@@ -1,0 +1,167 @@
+"""What an audit looks at: an ONNX file, a PyTorch model, or the report of an earlier audit."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from captum_lie import LocalEquivarianceError
+from captum_lie._data import to_model
+from captum_lie_onnx import lee
+from captum_lie_onnx.behaviour import Behaviour, Plan, observe
+from captum_lie_onnx.derivative import LieDerivativeModel
+from captum_lie_onnx.inspection import inspect
+from captum_lie_onnx.limits import Limits
+from captum_lie_onnx.report import read_behaviour
+from captum_lie_onnx.runtime import OnnxModel
+
+#: Relative rounding of activations, for the steps of finite differences.
+_ROUNDING = {"int8": 2.0**-8, "float16": 2.0**-10}
+
+
+class Subject(Protocol):
+    """Something whose behaviour can be observed on images."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """What the file is; None for what is no file."""
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """``(height, width)``, if only one will do."""
+
+    def observe(self, images: Tensor, plan: Plan) -> Behaviour: ...
+
+
+def subject_of(
+    source: nn.Module | Path | str,
+    *,
+    stack: ExitStack,
+    limits: Limits,
+    threads: int | None,
+    name: str | None = None,
+) -> Subject:
+    """A reference by what it is given as: a module, an ONNX file or an ``audit.json``."""
+    if isinstance(source, nn.Module):
+        return ModuleSubject(source, name or type(source).__name__)
+    path = Path(source)
+    if path.suffix == ".json":
+        return SavedSubject(path)
+    return OnnxSubject(path, stack=stack, limits=limits, threads=threads)
+
+
+class ModuleSubject:
+    """A PyTorch model that takes plain images in [0, 1]; its LEE is exact."""
+
+    identity = None
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        self.model = model
+        self.name = name
+        self.input_size: tuple[int, int] | None = getattr(model, "input_size", None)
+
+    def observe(self, images: Tensor, plan: Plan) -> Behaviour:
+        method = LocalEquivarianceError(self.model)
+        groups = list(plan.groups)
+
+        def run(x: Tensor) -> Tensor:
+            found: Tensor = self.model(to_model(self.model, x))
+            return found
+
+        return observe(
+            run,
+            images,
+            plan,
+            name=self.name,
+            backend=f"PyTorch {torch.__version__}",
+            lee=lambda: lee.in_order(
+                lee.exact(
+                    lambda x: method.score(to_model(self.model, x), groups), images, groups, plan
+                ),
+                plan,
+            ),
+        )
+
+
+class SavedSubject:
+    """The model of a saved report."""
+
+    identity = None
+    input_size = None
+
+    def __init__(self, path: Path) -> None:
+        self._behaviour = read_behaviour(path)
+        self.name = self._behaviour.name
+
+    def observe(self, images: Tensor, plan: Plan) -> Behaviour:
+        return self._behaviour
+
+
+class OnnxSubject:
+    """An ONNX file, run in child processes with limits.
+
+    Args:
+        stack: closes the child processes.
+        derivative: graph of its Lie derivative; by default the file ``MODEL.lie.onnx`` beside it,
+            if there is one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        stack: ExitStack,
+        limits: Limits,
+        threads: int | None,
+        derivative: Path | str | None = None,
+    ) -> None:
+        self.path, self.name = path, path.name
+        self._stack, self._limits, self._threads = stack, limits, threads
+        self.file = inspect(path, limits)
+        self.identity = self.file.to_dict()
+        self.model = self.open()
+        self.input_size = self.model.input_size
+        beside = path.with_suffix(".lie.onnx")
+        found = Path(derivative) if derivative else beside if beside.is_file() else None
+        self.derivative: LieDerivativeModel | None = None
+        if found is not None:
+            self.derivative = LieDerivativeModel(found, threads=threads, limits=limits)
+            stack.callback(self.derivative.close)
+
+    def open(self, optimization: str = "all") -> OnnxModel:
+        """Another session of the same file."""
+        model = OnnxModel(
+            self.path, threads=self._threads, optimization=optimization, limits=self._limits
+        )
+        self._stack.callback(model.close)
+        return model
+
+    def observe(self, images: Tensor, plan: Plan) -> Behaviour:
+        return observe(
+            self.model,
+            images,
+            plan,
+            name=self.name,
+            backend="onnxruntime, CPU",
+            lee=lambda: self._lee(images, plan),
+        )
+
+    def _lee(self, images: Tensor, plan: Plan) -> lee.MetricTable:
+        """Exact for the groups of the derivative graph, by finite differences for the rest."""
+        graph = self.derivative
+        known = {g.name: i for i, g in enumerate(graph.groups)} if graph else {}
+        exact = [g for g in plan.groups if graph and g.name in known and g == graph.groups[known[g.name]]]
+        results = []
+        if graph and exact:
+            columns = [known[g.name] for g in exact]
+            results = lee.exact(lambda x: graph.lee(x)[:, columns], images, exact, plan)
+        rest = [g for g in plan.groups if g not in exact]
+        precision = _ROUNDING.get(self.file.precision)
+        results += lee.by_finite_differences(self.model, images, rest, plan, precision)
+        return lee.in_order(results, plan)
