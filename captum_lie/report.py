@@ -7,7 +7,8 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,21 @@ from captum_lie.plotting import plot_lee, plot_maps
 FORMAT_VERSION = 1
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part that an adapter adds to a report: a heading and HTML below it."""
+
+    title: str
+    html: str
+
+
 def write_reports(
     measurement: Measurement,
     folder: Path,
     *,
     title: str,
     layers: dict[str, object] | None = None,
+    sections: Sequence[Section] = (),
 ) -> list[Path]:
     """Write ``report.html``, ``lee.csv``, ``lee.json`` (and ``metrics.csv``) into a folder.
 
@@ -37,7 +47,9 @@ def write_reports(
     """
     folder.mkdir(parents=True, exist_ok=True)
     contents: dict[str, Callable[[], str]] = {
-        "report.html": lambda: render_html(measurement, title=title, layers=layers),
+        "report.html": lambda: render_html(
+            measurement, title=title, layers=layers, sections=sections
+        ),
         "lee.csv": lambda: measurement.table.to_csv(index=False),
         "lee.json": lambda: render_json(measurement),
     }
@@ -92,7 +104,11 @@ def render_json(measurement: Measurement) -> str:
 
 
 def render_html(
-    measurement: Measurement, *, title: str, layers: dict[str, object] | None = None
+    measurement: Measurement,
+    *,
+    title: str,
+    layers: dict[str, object] | None = None,
+    sections: Sequence[Section] = (),
 ) -> str:
     """A measurement as one self-contained HTML page, with sections on its layers if given."""
     groups = list(dict.fromkeys(measurement.table["group"]))
@@ -123,6 +139,7 @@ def render_html(
         ],
         number=lambda value: f"{value:.3g}",
         layers=layers,
+        sections=sections,
         metrics=_metric_rows(measurement),
     )
 
@@ -168,7 +185,9 @@ def _titled(maps: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor, float
 def render(template: str, *, package: str = "captum_lie", **values: Any) -> str:
     """A template of this package, or of an adapter that includes this package's, filled in."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, "captum_lie"))]),
+        loader=ChoiceLoader(
+            [PackageLoader(name) for name in dict.fromkeys((package, "captum_lie"))]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
     )

@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_blocks_run() -> None:
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
     assert len(blocks) >= 2
     namespace: dict[str, Any] = {}
@@ -19,6 +23,7 @@ def test_python_blocks_run() -> None:
     total = namespace["blame"].sum((1, 2, 3))
     assert (total - namespace["scores"][:, 1]).abs().max() < 1e-4 * total.abs().max()
     assert list(namespace["table"]["group"]) == ["rotation", "scale"]
+    assert (tmp_path / "cnn-audit" / "audit.html").is_file()
 
 
 def test_pictures_exist() -> None:

@@ -67,7 +67,7 @@ def audit(
         metrics: sampling-based metrics, see :data:`captum_lie.metrics.METRIC_NAMES`.
         n_samples: transformations per image of the sampled ones.
         seed: of the sampled transformations; both models see the same ones.
-        thresholds: see :func:`captum_lie_onnx.resolve_thresholds`; the preset ``export`` by default.
+        thresholds: see :func:`captum_lie_onnx.resolve_thresholds`; by default those for exports.
         size: ``(height, width)`` of the images; by default what the file or the reference says.
         limit: use at most so many images of a folder, evenly spread; None for all.
         max_unreadable: largest share of images that may be unreadable.

@@ -113,7 +113,7 @@ def observe(
 
     Args:
         model: images ``[n, 3, H, W]`` in [0, 1] to scores ``[n, K]``.
-        lee: takes this model's LEE on the images, the way that suits it (:mod:`captum_lie_onnx.lee`).
+        lee: takes this model's LEE on the images, the way that suits it.
     """
     outputs = scores(model, images, plan.batch_size, f"{name}: scores", plan.show_progress)
     table = MetricTable([])
@@ -134,9 +134,7 @@ def observe(
         outputs=outputs,
         metrics=table,
         lee=lee(),
-        curves=change_curves(
-            model, images, outputs.argmax(1), plan.batch_size, plan.show_progress
-        ),
+        curves=change_curves(model, images, outputs.argmax(1), plan.batch_size, plan.show_progress),
         images_sha256=fingerprint(images),
     )
 

@@ -38,8 +38,8 @@ def change_curves(
 
     Returns:
         ``changed_by_shift`` for each size of :data:`SHIFTS` (circular, mean over four directions)
-        and ``changed_by_rotation`` for each of :data:`ANGLES` (reflected border, bilinear, mean over
-        both senses); parameter ``size``. Nothing is random.
+        and ``changed_by_rotation`` for each of :data:`ANGLES` (reflected border, bilinear, mean
+        over both senses); parameter ``size``. Nothing is random.
 
     Example:
         >>> images = torch.rand(2, 3, 8, 8)

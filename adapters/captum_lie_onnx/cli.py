@@ -91,7 +91,7 @@ def audit_command(
     ] = None,
     memory: Annotated[
         float, typer.Option(min=0.25, help="Memory limit of the file's process, in GiB.")
-    ] = 8,
+    ] = 4,
     load_seconds: Annotated[float, typer.Option(min=1, help="Time limit for loading.")] = 60,
     run_seconds: Annotated[float, typer.Option(min=1, help="Time limit for each batch.")] = 120,
     allow_domain: AllowDomain = None,
@@ -138,10 +138,10 @@ def audit_command(
             source = _embedded(model, limits, wanted, limit)
         audited = model
         if quantize:
-            out.mkdir(parents=True, exist_ok=True)
             with OnnxModel(model, limits=limits) as opened:
                 expected = wanted or opened.input_size
             pictures, _ = read_images(source, expected, limit, max_unreadable)
+            out.mkdir(parents=True, exist_ok=True)
             audited = make_int8(
                 model,
                 out / f"{model.stem}.int8-{quantize.value}.onnx",

@@ -9,7 +9,7 @@ from captum_lie_onnx.thresholds import Check, is_floor
 
 
 def render_junit(report: AuditReport) -> str:
-    """A test suite per table of thresholds, a test case per check; inconclusive ones are skipped."""
+    """A test suite per table of thresholds, a case per check; inconclusive ones are skipped."""
     root = ElementTree.Element("testsuites", name="captum-lie audit")
     suites: dict[str, list[Check]] = {}
     for check in report.checks:

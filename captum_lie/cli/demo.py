@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ from captum_lie.cli.console import explained
 from captum_lie.cli.inputs import find_models
 from captum_lie.cli.measure import run
 from captum_lie.groups import get_group, get_groups
+
+#: Functions of adapters that add to the demo: from its folder to a section of its report, or None.
+ENTRY_POINTS = "captum_lie.demo"
 
 #: Embedded images that the demo draws: galaxies, a launch tower, a cat's eye.
 SHOWCASE = (131, 151, 161)
@@ -31,10 +35,12 @@ def demo(
 
     Compares a strided CNN, its anti-aliased twin, a small ViT and a small MLP-Mixer under all ten
     groups, each beside its untrained twin, and draws which pixels and which modules are to blame.
-    Writes report.html, lee.csv and lee.json.
+    Exports, quantises and audits one of them where the extra onnx is installed. Writes report.html,
+    lee.csv and lee.json.
     """
     with explained():
         images, _ = examples.load_images(n)
+        added = [entry.load()(out) for entry in sorted(entry_points(group=ENTRY_POINTS))]
         run(
             find_models(list(examples.MODEL_NAMES), control=True),
             list(images.split(batch_size)),
@@ -50,5 +56,6 @@ def demo(
             n_samples=4,
             baseline_batches=2,
             layer_groups=[get_group("translation_x"), get_group("rotation")],
+            sections=[section for section in added if section is not None],
             settings={"images": f"builtin ({n})", "accuracy": examples.accuracy()},
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.report import layer_sections
 from captum_lie.measurement import UNTRAINED, baseline_table, measure
-from captum_lie.report import render_json, write_reports
+from captum_lie.report import Section, render_json, write_reports
 from captum_lie.resampling import default_border
 
 #: Batches that the layerwise section of a report is computed on.
@@ -133,6 +133,7 @@ def run(
     baselines: list[str] | None = None,
     n_samples: int = 10,
     baseline_batches: int | None = None,
+    sections: Sequence[Section] = (),
     **options: Any,
 ) -> None:
     """Measure, write the reports, print the table.
@@ -142,6 +143,7 @@ def run(
         baselines: also measure these metrics of :mod:`captum_lie.metrics`.
         n_samples: transformations per image of the sampled ones.
         baseline_batches: use so many batches for them; all by default.
+        sections: what adapters add to the report.
     """
     place = choose_device(device)
     out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
@@ -178,7 +180,7 @@ def run(
                 for name, model in trained.items()
             }
         )
-    written = write_reports(result, out, title=title, layers=layers)
+    written = write_reports(result, out, title=title, layers=layers, sections=sections)
     if json:
         print(render_json(result))
     else:

@@ -22,12 +22,15 @@ COLOURS = dict(zip(KINDS, colormaps["tab10"].colors, strict=False))  # type: ign
 NAMED = 8
 
 
-def plot_depth(*results: LayerwiseResult, titles: Sequence[str] | None = None) -> Figure:
+def plot_depth(
+    *results: LayerwiseResult, titles: Sequence[str] | None = None, label: str = "contribution"
+) -> Figure:
     """Self contributions in the order of the calls, coloured by kind (the paper's Figure 4).
 
     Args:
         results: one panel each.
         titles: of the panels; by default the group and measure.
+        label: of the vertical axis.
 
     The largest bars carry the name of their module. Error bars are standard errors of the mean
     over examples.
@@ -71,7 +74,7 @@ def plot_depth(*results: LayerwiseResult, titles: Sequence[str] | None = None) -
         axes.set_title(
             titles[i] if titles else f"{result.group} ({result.measure})", fontsize=10, loc="left"
         )
-        axes.set_ylabel("contribution")
+        axes.set_ylabel(label)
         axes.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("module calls, in the order in which they run")
     handles = [Patch(color=COLOURS[kind], label=kind) for kind in KINDS if kind in used]

@@ -171,9 +171,7 @@ def test_lee_by_differences_lies_within_its_error_of_the_exact_one(
     assert set(rows["method"]) == {"finite differences"}
 
 
-def test_the_derivative_graph_makes_lee_exact(
-    model: nn.Module, good: Path, tmp_path: Path
-) -> None:
+def test_the_derivative_graph_makes_lee_exact(model: nn.Module, good: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(good.read_bytes())
     export_lie_derivative(model, ["rotation"], IMAGES[:2], tmp_path / "model.lie.onnx")
@@ -211,7 +209,9 @@ def test_limits_on_the_models_own_numbers(good: Path) -> None:
     assert look(good, thresholds={"value.consistency": 1.0}).exit_code == 0
 
 
-def test_a_saved_report_serves_as_reference(report: AuditReport, good: Path, tmp_path: Path) -> None:
+def test_a_saved_report_serves_as_reference(
+    report: AuditReport, good: Path, tmp_path: Path
+) -> None:
     files = {path.name: path for path in report.save(tmp_path / "first")}
     again = look(good, files["audit.json"])
     assert again.passed

@@ -1,0 +1,255 @@
+"""Sampling-based baselines of single layers: does a module alone commute with a finite motion?
+
+The comparison that the paper draws in Figure 4 (right): EQ-T, fractional EQ-T and EQ-R (Karras et
+al. 2021) of every module call, on the inputs that it gets in the network. What a layer does to the
+rest of the network, which LEE's decomposition measures, these numbers do not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from math import pi
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from captum_lie._autodiff import differentiable
+from captum_lie._captum import progress
+from captum_lie._data import images_of, to_model
+from captum_lie._validation import check_eval_mode, check_images, one_of
+from captum_lie.layerwise.motions import MOTIONS, Motion, MotionOptions, Move
+from captum_lie.layerwise.sampled_result import SampledResult
+from captum_lie.layerwise.tracing import Call, Overrides, Trace, check_overrides, frozen, traced
+from captum_lie.layerwise.tree import rows_of
+from captum_lie.layouts import Layout
+from captum_lie.metrics.results import Array
+from captum_lie.metrics.sinc import DEFAULT_KERNEL, SINC_BORDERS, SincBorder, SincKernel
+from captum_lie.metrics.streaming import check_samples, uniform
+
+
+class LayerwiseSampledError:
+    """EQ-T, fractional EQ-T and EQ-R of every module call, ``f_i(T x_i) − T f_i(x_i)``.
+
+    Each call is repeated alone on moved copies of the inputs that it got in the network. Images and
+    token grids move, each by the same share of its extent; prefix tokens and pooled vectors stay.
+    Calls with an unknown layout give NaN. Costs ``n_samples`` forward passes for each metric and
+    level of the module tree.
+
+    Args:
+        model: a module in evaluation mode that takes images.
+        layouts: overrides by module name, as in :class:`captum_lie.LayerwiseEquivarianceError`.
+
+    Source:
+        Gruver et al., arXiv 2210.02984, App. D.1 and Figure 4 (right); Karras et al., "Alias-free
+        generative adversarial networks" (2021), App. E.
+
+    Example:
+        >>> from captum_lie.examples import load_images, load_model
+        >>> method = LayerwiseSampledError(load_model("cnn"))
+        >>> (result,) = method.evaluate([load_images(2)[0]], "eq_t", border="circular")
+        >>> table = result.to_dataframe().set_index("module")
+        >>> [bool(table.loc[name, "mean"] < 1e-12) for name in ("stem.act", "stem.maxpool", "pool")]
+        [True, True, True]
+    """
+
+    def __init__(self, model: nn.Module, layouts: Overrides | None = None) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"Layers belong to a torch.nn.Module; got {type(model).__name__}.")
+        self.model = model
+        self.layouts = dict(layouts or {})
+        check_overrides(model, self.layouts)
+
+    def evaluate(
+        self,
+        loader: Iterable[Any],
+        metrics: str | Sequence[str] = ("eq_t", "eq_t_frac", "eq_r"),
+        *,
+        max_shift: float = 0.125,
+        max_angle: float = pi,
+        border: SincBorder = "reflect",
+        kernel: SincKernel = DEFAULT_KERNEL,
+        masked: bool = False,
+        n_samples: int = 4,
+        seed: int = 0,
+        show_progress: bool = False,
+    ) -> list[SampledResult]:
+        """Measure every module call on a data set.
+
+        Args:
+            loader: yields images ``[N, C, H, W]``, or tuples whose first member they are.
+            metrics: ``"eq_t"``: shifts by whole pixels of the coarsest grid at the call's
+                boundaries, at least one; ``"eq_t_frac"``: by any fraction; ``"eq_r"``: rotations.
+            max_shift: as a share of the image's sides.
+            max_angle: in radians.
+            border: what lies outside a grid: ``"reflect"``, ``"circular"`` or ``"zero"``.
+            kernel: reads between pixels; see :class:`captum_lie.metrics.SincKernel`.
+            masked: count only values whose motion depends on no border, as Karras et al. do. Small
+                grids then have none and give NaN; otherwise all values count.
+            n_samples: motions per image.
+            seed: with an image's position in the data it determines its motions, the same for every
+                module.
+            show_progress: show a progress bar.
+
+        Returns:
+            A result for each metric.
+
+        Raises:
+            TypeError, ValueError: images, options or model mode are not usable; no images; the
+                model makes other calls from batch to batch.
+        """
+        names = [m.strip() for m in metrics.split(",")] if isinstance(metrics, str) else metrics
+        for name in names:
+            one_of("metric", name, tuple(MOTIONS))
+        one_of("border", border, SINC_BORDERS)
+        check_samples(n_samples)
+        check_eval_mode(self.model)
+        options = MotionOptions(max_shift, max_angle, border, kernel)
+        motions = {name: MOTIONS[name](options) for name in names}
+        parts: dict[str, list[SampledResult]] = {name: [] for name in names}
+        seen = 0
+        total = len(loader) if isinstance(loader, Sized) else None
+        for batch in progress(loader, "layers, sampled", total, show_progress):
+            images = to_model(self.model, images_of(batch))
+            check_images(images)
+            index = torch.arange(seen, seen + len(images)).numpy()
+            draws = {name: uniform(f"layer_{name}", seed, index, (n_samples, 2)) for name in names}
+            for name, result in self._measure(images, motions, draws, masked).items():
+                parts[name].append(result)
+            seen += len(images)
+        if not seen:
+            raise ValueError("The loader yielded no images: there is nothing to evaluate.")
+        return [SampledResult.concatenate(parts[name]) for name in names]
+
+    def _measure(
+        self, images: Tensor, motions: dict[str, Motion], draws: dict[str, Array], masked: bool
+    ) -> dict[str, SampledResult]:
+        """All metrics of one batch, from one evaluation with every call repeated within it."""
+        size = (images.shape[-2], images.shape[-1])
+        trace = Trace(self.model, len(images), size, self.layouts)
+        found: dict[Call, dict[str, Tensor]] = {}
+
+        def repeat(call: Call, arguments: list[Any], structure: pytree.TreeSpec) -> None:
+            found[call] = {
+                name: _errors(call, arguments, structure, motion, draws[name], masked)
+                for name, motion in motions.items()
+            }
+
+        leaf = images.detach().clone().requires_grad_()
+        with (
+            differentiable(),
+            torch.enable_grad(),
+            frozen(self.model),
+            traced(trace),
+            _repeated(self.model, trace, repeat),
+        ):
+            self.model(leaf)
+        calls = [call for call in trace.calls if not call.constant]
+        rows = rows_of(calls)
+        return {
+            name: SampledResult(rows, name, *torch.stack([found[c][name] for c in calls], 1).cpu())
+            for name in motions
+        }
+
+
+@dataclass(eq=False)
+class _Running:
+    """A call under way, with its arguments as they were."""
+
+    call: Call
+    arguments: list[Any]
+    structure: pytree.TreeSpec = field(repr=False)
+
+
+@contextmanager
+def _repeated(root: nn.Module, trace: Trace, repeat: Any) -> Iterator[None]:
+    """Call ``repeat(call, arguments, structure)`` after every recorded call, without gradients."""
+    running: list[_Running] = []
+
+    def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
+        if torch.is_grad_enabled():  # the repeated calls have none
+            leaves, structure = pytree.tree_flatten((args, kwargs))
+            kept = [x.detach().clone() if isinstance(x, Tensor) else x for x in leaves]
+            running.append(_Running(trace.calls[-1], kept, structure))
+
+    def leave(_: nn.Module, args: Any, output: Any) -> None:
+        if torch.is_grad_enabled():
+            now = running.pop()
+            with torch.no_grad():
+                repeat(now.call, now.arguments, now.structure)
+
+    with ExitStack() as hooks:
+        for module in root.modules():
+            hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
+        yield
+
+
+def _errors(
+    call: Call,
+    arguments: list[Any],
+    structure: pytree.TreeSpec,
+    motion: Motion,
+    draws: Array,
+    masked: bool,
+) -> Tensor:
+    """Squared error, number of values, squared output and squared change, ``[4, N]``.
+
+    Sums over the values of all outputs, means over the sampled motions.
+    """
+    n = len(draws)
+    layouts = [b.layout for b in (*call.inputs, *call.outputs)]
+    values = [b.value for b in (*call.inputs, *call.outputs)]
+    grids = [
+        tuple(layout.to_image(x).shape[-2:])
+        for layout, x in zip(layouts, values, strict=True)
+        if layout.moves
+    ]
+    if not call.resolved or not motion.fits(grids):
+        return torch.full((4, n), torch.nan, dtype=torch.float64)
+    total = torch.zeros(4, n, dtype=torch.float64, device=values[0].device if values else None)
+    for sample in range(draws.shape[1]):
+        move = motion.move(draws[:, sample], grids)
+        leaves = list(arguments)
+        for boundary in call.inputs:
+            leaves[boundary.leaf], _ = moved(boundary.layout, leaves[boundary.leaf], move.act)
+        args, kwargs = pytree.tree_unflatten(leaves, structure)
+        outputs = pytree.tree_leaves(call.module(*args, **kwargs))
+        for boundary in call.outputs:
+            total += _compared(
+                boundary.layout, boundary.value, outputs[boundary.leaf], move, masked
+            )
+    return total / draws.shape[1]
+
+
+def _compared(layout: Layout, still: Tensor, got: Tensor, move: Move, masked: bool) -> Tensor:
+    """The four sums over one output."""
+    wanted, inside = moved(layout, still, move.act)
+    got, kept = moved(layout, got, move.match)
+    weight = (inside & kept if masked else torch.ones_like(inside)).double()
+    wanted, got, still = wanted.double(), got.double(), still.double()
+    sums = (
+        weight * (got - wanted).square(),
+        weight,
+        weight * wanted.square(),
+        weight * (wanted - still).square(),
+    )
+    return torch.stack([s.flatten(1).sum(1) for s in sums])
+
+
+def moved(layout: Layout, x: Tensor, act: Any) -> tuple[Tensor, Tensor]:
+    """A tensor with its grid moved and the rest as it was, and which values depend on no border.
+
+    Args:
+        act: images ``[N, C, h, w]`` to moved ones and a mask ``[N, 1, h, w]``.
+    """
+    if not layout.moves:
+        return x, torch.ones_like(x, dtype=torch.bool)
+    image = layout.to_image(x)
+    result, inside = act(image)
+    outside = (~inside).expand(image.shape).to(x.dtype)
+    rest = x - layout.from_image(image, x)  # prefix tokens; zero elsewhere
+    return rest + layout.from_image(result.to(x.dtype), x), layout.from_image(outside, x) == 0
