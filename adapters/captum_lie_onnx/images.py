@@ -38,9 +38,7 @@ def read_images(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the report names them
             images = torch.cat(list(folder))
-        skipped = {
-            str(path.relative_to(source)): reason for path, reason in folder.skipped.items()
-        }
+        skipped = {str(path.relative_to(source)): reason for path, reason in folder.skipped.items()}
         if len(skipped) > max_unreadable * len(folder.paths):
             name, reason = next(iter(skipped.items()))
             raise ValueError(

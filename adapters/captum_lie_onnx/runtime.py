@@ -126,7 +126,9 @@ class OnnxModel:
         fixed = self._shape[0] if isinstance(self._shape[0], int) and self._shape[0] > 0 else None
         self._fixed_batch = fixed
         self._batch = (
-            1 if self.description["quantisation"] == "dynamic" and not fixed else fixed or batch_size
+            1
+            if self.description["quantisation"] == "dynamic" and not fixed
+            else fixed or batch_size
         )
 
     @property

@@ -156,7 +156,9 @@ class OnnxSubject:
         """Exact for the groups of the derivative graph, by finite differences for the rest."""
         graph = self.derivative
         known = {g.name: i for i, g in enumerate(graph.groups)} if graph else {}
-        exact = [g for g in plan.groups if graph and g.name in known and g == graph.groups[known[g.name]]]
+        exact = [
+            g for g in plan.groups if graph and g.name in known and g == graph.groups[known[g.name]]
+        ]
         results = []
         if graph and exact:
             columns = [known[g.name] for g in exact]

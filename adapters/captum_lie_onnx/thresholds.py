@@ -22,7 +22,7 @@ _FLOORS = ("parity.top1_agreement", "parity.top5_agreement")
 
 #: For a model that should compute the same numbers as its reference: an export.
 EXPORT: Thresholds = {
-    "parity.max_relative": 1e-4,
+    "parity.max_relative": 2e-5,
     "parity.top1_agreement": 0.99,
     "parity.top5_agreement": 0.99,
     "optimization.max_relative": 1e-4,

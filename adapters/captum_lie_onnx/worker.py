@@ -72,7 +72,11 @@ def pack(header: Header, arrays: list[Array]) -> list[bytes | memoryview]:
     arrays = [np.ascontiguousarray(a) for a in arrays]
     about = [{"dtype": a.dtype.str, "shape": a.shape} for a in arrays]
     text = json.dumps({**header, "arrays": about}).encode()
-    return [struct.pack("<I", len(text)), text, *(memoryview(a).cast("B") for a in arrays if a.size)]
+    return [
+        struct.pack("<I", len(text)),
+        text,
+        *(memoryview(a).cast("B") for a in arrays if a.size),
+    ]
 
 
 def read(stream: BinaryIO) -> tuple[Header, list[Array]]:
@@ -105,7 +109,9 @@ def limit_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def answer(state: dict[str, Any], request: Header, arrays: list[Array]) -> tuple[Header, list[Array]]:
+def answer(
+    state: dict[str, Any], request: Header, arrays: list[Array]
+) -> tuple[Header, list[Array]]:
     """What one request asks for."""
     verb = request["verb"]
     if verb == "describe":
@@ -143,10 +149,13 @@ def serve(memory: int, stdin: BinaryIO, stdout: BinaryIO) -> None:
             header, found = {"error": "it needs more memory than allowed", "kind": "memory"}, []
         except Exception as error:
             refused = type(error).__name__ == "Refused"
-            header, found = {
-                "error": str(error) if refused else f"{type(error).__name__}: {error}",
-                "kind": "refused" if refused else "error",
-            }, []
+            header, found = (
+                {
+                    "error": str(error) if refused else f"{type(error).__name__}: {error}",
+                    "kind": "refused" if refused else "error",
+                },
+                [],
+            )
         write(stdout, header, found)
 
 

@@ -22,13 +22,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import captum_lie_timm  # noqa: F401 (registers the layouts)
 import pandas as pd
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+import captum_lie_timm  # noqa: F401 (registers the layouts)
 from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
 
 LARGEST_SIZE = 256

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 timm = pytest.importorskip("timm")
 
-import captum_lie_timm  # noqa: F401 (registers the layouts)
 from timm.layers.attention import Attention
 from timm.layers.norm import LayerNorm2d, RmsNorm2d, SimpleNorm2d
 from timm.layers.patch_embed import PatchEmbed
@@ -21,6 +20,7 @@ from timm.models.hiera import HieraBlock
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
+import captum_lie_timm  # noqa: F401 (registers the layouts)
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.tracing import Call

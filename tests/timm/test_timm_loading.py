@@ -11,10 +11,9 @@ from typer.testing import CliRunner
 
 timm = pytest.importorskip("timm")
 
-from captum_lie_timm import load
-
 from captum_lie.cli import app
 from captum_lie.models import load_model
+from captum_lie_timm import load
 
 
 def test_preprocessing_belongs_to_the_model() -> None:

@@ -1,0 +1,138 @@
+"""Functions that differentiate, as graphs of plain operators for a batch of any size.
+
+PyTorch cannot trace forward mode with symbolic sizes. So the function is traced at two batch sizes,
+which gives the same graph but for some integers (sizes of views and expansions). Each of these is
+an affine function ``k n + c`` of the batch size n, found from its two values and written into the
+graph in place of the number. What is no such function shows when the graph is compared with the
+original at other batch sizes.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from captum_lie._autodiff import differentiable
+
+_SIZES = (2, 3)  # not 1, which broadcasts
+
+
+class FixedBatchError(RuntimeError):
+    """The graph of a function depends on its batch size by more than sizes of views."""
+
+
+def trace(function: Callable[[Tensor], Any], example: Tensor) -> GraphModule:
+    """The operators of ``function(example)``, for the example's batch size alone."""
+    with differentiable(), torch.no_grad():
+        traced: GraphModule = make_fx(
+            function, decomposition_table=_DECOMPOSITIONS, tracing_mode="real"
+        )(example.detach())
+    for node in traced.graph.nodes:
+        if node.target is torch.ops.aten._efficientzerotensor.default:
+            node.target = torch.ops.aten.zeros.default
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced.eval()
+
+
+def trace_for_any_batch(function: Callable[[Tensor], Any], example: Tensor) -> GraphModule:
+    """The operators of a function, with the batch size read from its input.
+
+    Raises:
+        FixedBatchError: the graphs at two batch sizes differ by more than integers.
+    """
+    image = example[:1]
+    first, second = (trace(function, image.repeat(n, 1, 1, 1)) for n in _SIZES)
+    ours, theirs = list(first.graph.nodes), list(second.graph.nodes)
+    if len(ours) != len(theirs):
+        raise FixedBatchError("The number of operators depends on the batch size.")
+    twin = dict(zip(theirs, ours, strict=True))
+    sizes = _Sizes(first.graph)
+    for node, other in zip(ours, theirs, strict=True):
+        _check_same(first, node, second, other)
+        with first.graph.inserting_before(node):
+            node.args = _merged(node.args, other.args, twin, sizes)
+            node.kwargs = _merged(node.kwargs, other.kwargs, twin, sizes)
+    first.graph.lint()
+    first.recompile()
+    return first
+
+
+class _Sizes:
+    """Affine functions of the batch size as nodes of a graph, each made once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._made: dict[tuple[int, int], Node] = {}
+        (image,) = (n for n in graph.nodes if n.op == "placeholder")
+        with graph.inserting_after(image):
+            self._batch = graph.call_function(torch.ops.aten.sym_size.int, (image, 0))
+        self._end = self._batch
+
+    def __call__(self, first: int, second: int) -> Node:
+        """The function with these values at the two sizes."""
+        slope = (second - first) // (_SIZES[1] - _SIZES[0])
+        offset = first - slope * _SIZES[0]
+        if (slope, offset) not in self._made:
+            found = self._batch
+            if slope != 1:
+                found = self._append(operator.mul, found, slope)
+            if offset:
+                found = self._append(operator.add, found, offset)
+            self._made[slope, offset] = found
+        return self._made[slope, offset]
+
+    def _append(self, function: Callable[..., Any], *args: Any) -> Node:
+        """All sizes come right after the input, before whoever uses them."""
+        with self._graph.inserting_after(self._end):
+            self._end = self._graph.call_function(function, args)
+        return self._end
+
+
+def _check_same(first: GraphModule, node: Node, second: GraphModule, other: Node) -> None:
+    if node.op != other.op or (node.op != "get_attr" and node.target != other.target):
+        raise FixedBatchError(
+            f"The batch size decides between operators: {node.target}, {other.target}."
+        )
+    if node.op == "get_attr":
+        mine, yours = getattr(first, str(node.target)), getattr(second, str(other.target))
+        if mine is not yours and not (
+            mine.shape == yours.shape and mine.dtype == yours.dtype and torch.equal(mine, yours)
+        ):
+            raise FixedBatchError(f"The constant {node.target} depends on the batch size.")
+
+
+def _merged(mine: Any, yours: Any, twin: dict[Node, Node], sizes: _Sizes) -> Any:
+    """Arguments of the first graph with sizes in place of integers that differ in the second."""
+    if isinstance(mine, Node):
+        if twin.get(yours) is not mine:
+            raise FixedBatchError("The batch size decides how operators are connected.")
+        return mine
+    if isinstance(mine, tuple | list) and isinstance(yours, tuple | list):
+        if len(mine) != len(yours):
+            raise FixedBatchError("The batch size decides how many arguments an operator has.")
+        pairs = zip(mine, yours, strict=True)
+        return type(mine)([_merged(a, b, twin, sizes) for a, b in pairs])
+    if isinstance(mine, dict):
+        return {key: _merged(mine[key], yours[key], twin, sizes) for key in mine}
+    if mine == yours or mine is yours:
+        return mine
+    if type(mine) is int and type(yours) is int:
+        return sizes(mine, yours)
+    raise FixedBatchError(f"An argument depends on the batch size: {mine!r}, {yours!r}.")
+
+
+def _new_zeros(tangent: Tensor, primal: Tensor, *, self_num_batch_dims: int = 0) -> Tensor:
+    """Zeros shaped like the primal, after the tangent's batch dimensions."""
+    return primal.new_zeros(*tangent.shape[:self_num_batch_dims], *primal.shape)
+
+
+_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten._new_zeros_with_same_feature_meta.default: _new_zeros
+}
