@@ -273,6 +273,17 @@ def test_layers_decomposes_lee(tmp_path: Path) -> None:
             assert picture.size[0] > 500
 
 
+@pytest.mark.parametrize("pictures", [0, 1])
+def test_layers_draws_maps_of_some_images(tmp_path: Path, pictures: int) -> None:
+    result = run("layers", "--model", "cnn", "--limit", "2", "--pictures", pictures,
+                 "--out", tmp_path)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in tmp_path.glob("maps_*"))
+    assert names == ["maps_translation_x_cnn_0.png"][:pictures]
+    page = (tmp_path / "layers.html").read_text()
+    assert page.count("Maps of the leading modules") == pictures
+
+
 def test_layers_prints_the_largest_contributions(tmp_path: Path) -> None:
     result = run(
         "layers", "--model", "cnn", "--measure", "norm", "--probes", "4", "--limit", "2",

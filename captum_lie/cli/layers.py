@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json as json_module
 from enum import StrEnum
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+import torch
 import typer
 from rich import box
 from rich.console import Console
@@ -24,7 +26,7 @@ from captum_lie.cli.inputs import (
     parse_size,
 )
 from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
-from captum_lie.layerwise.report import table_of, write_layer_reports
+from captum_lie.layerwise.report import draw_maps, table_of, write_layer_reports
 
 
 class MeasureName(StrEnum):
@@ -53,12 +55,15 @@ def layers(
         int | None,
         typer.Option(min=4, help="For --measure norm: estimate with so many backward passes."),
     ] = None,
+    pictures: Annotated[
+        int, typer.Option(min=0, help="Images on which to draw where the leading modules err.")
+    ] = 2,
     device: o.Device = None,
     batch_size: o.BatchSize = 8,
     seed: o.Seed = 0,
     json: o.AsJson = False,
 ) -> None:
-    """Decompose LEE over every module: layers.csv, layers.json, a PNG per group, layers.html.
+    """Decompose LEE over every module: layers.csv, layers.json, PNG pictures, layers.html.
 
     Examples:
 
@@ -87,7 +92,13 @@ def layers(
             )
             for name, found in models.items()
         }
-        written = write_layer_reports(results, out, title=f"captum-lie layers: {', '.join(model)}")
+        shown = list(islice(chain.from_iterable(batches), pictures))
+        written = write_layer_reports(
+            results,
+            out,
+            title=f"captum-lie layers: {', '.join(model)}",
+            maps=draw_maps(models, results, chosen, torch.stack(shown)) if shown else None,
+        )
         table = table_of(results)
         if json:
             print(json_module.dumps(json_module.loads(table.to_json(orient="records"))))

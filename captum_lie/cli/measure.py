@@ -26,7 +26,7 @@ from captum_lie.cli.inputs import (
 )
 from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise import LayerwiseEquivarianceError
-from captum_lie.layerwise.report import layer_sections
+from captum_lie.layerwise.report import draw_maps, layer_sections
 from captum_lie.measurement import UNTRAINED, baseline_table, measure
 from captum_lie.report import Section, render_json, write_reports
 from captum_lie.resampling import default_border
@@ -169,17 +169,17 @@ def run(
         )
     layers = None
     if layer_groups:
-        layers = layer_sections(
-            {
-                name: LayerwiseEquivarianceError(model).evaluate(
-                    islice(batches, LAYER_BATCHES),
-                    layer_groups,
-                    show_progress=True,
-                    description=f"{name}: layers",
-                )
-                for name, model in trained.items()
-            }
-        )
+        results = {
+            name: LayerwiseEquivarianceError(model).evaluate(
+                islice(batches, LAYER_BATCHES),
+                layer_groups,
+                show_progress=True,
+                description=f"{name}: layers",
+            )
+            for name, model in trained.items()
+        }
+        maps = draw_maps(trained, results, layer_groups, result.pictures[0].image[None])
+        layers = layer_sections(results, maps)
     written = write_reports(result, out, title=title, layers=layers, sections=sections)
     if json:
         print(render_json(result))

@@ -145,7 +145,9 @@ def icicle(result: LayerwiseResult, *, title: str | None = None) -> go.Figure:
 def plot_layer_maps(
     image: Tensor, maps: Sequence[tuple[str, Tensor, Layout]], *, columns: int = 6
 ) -> Figure:
-    """Attribution maps of layers over the image, summed over channels.
+    """Attribution maps of layers over the image, summed over channels, with their totals.
+
+    Prefix tokens have no place in the image: they count in the total alone.
 
     Args:
         image: ``[C, H, W]`` in [0, 1].
@@ -173,5 +175,5 @@ def plot_layer_maps(
         grey = picture.mean(-1) if picture.ndim == 3 else picture
         axes.imshow(grey, cmap="gray", extent=extent, vmin=0, vmax=1)
         axes.imshow(values, cmap=SIGNED, vmin=-largest, vmax=largest, extent=extent, alpha=0.75)
-        axes.set_title(f"{title}\n{values.sum():.2g}", fontsize=7)
+        axes.set_title(f"{title}\n{attribution.double().sum():.2g}", fontsize=7)
     return figure

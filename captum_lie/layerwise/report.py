@@ -9,12 +9,51 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import Tensor, nn
 
-from captum_lie.layerwise.plotting import icicle, plot_depth
+from captum_lie._data import to_model
+from captum_lie.groups import OneParameterGroup
+from captum_lie.layerwise.maps import layer_maps, leading_modules
+from captum_lie.layerwise.plotting import icicle, plot_depth, plot_layer_maps
 from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.report import embed, png, render, write_atomically, write_bytes_atomically
 
 Results = dict[str, list[LayerwiseResult]]
+
+#: Figures by model and group, one for each image.
+Pictures = dict[tuple[str, str], list[Figure]]
+
+
+def draw_maps(
+    models: dict[str, nn.Module],
+    results: Results,
+    groups: Sequence[OneParameterGroup],
+    images: Tensor,
+) -> Pictures:
+    """Where in each image the leading modules of each result add to the error.
+
+    Args:
+        models: by the names in ``results``.
+        groups: in the order of each model's results.
+        images: ``[n, C, H, W]``.
+    """
+    pictures: Pictures = {}
+    for name, model in models.items():
+        for group, result in zip(groups, results[name], strict=True):
+            maps = layer_maps(model, to_model(model, images), leading_modules(result), group)
+            pictures[name, group.name] = [
+                plot_layer_maps(
+                    image,
+                    [(_short(m.module), m.attribution[i : i + 1], m.layout) for m in maps],
+                    columns=len(maps) + 1,
+                )
+                for i, image in enumerate(images)
+            ]
+    return pictures
+
+
+def _short(module: str) -> str:
+    return ".".join(module.split(".")[-3:])
 
 
 def table_of(results: Results) -> pd.DataFrame:
@@ -29,8 +68,12 @@ def table_of(results: Results) -> pd.DataFrame:
     return table[first + [c for c in table.columns if c not in first]]
 
 
-def write_layer_reports(results: Results, folder: Path, *, title: str) -> list[Path]:
+def write_layer_reports(
+    results: Results, folder: Path, *, title: str, maps: Pictures | None = None
+) -> list[Path]:
     """Write ``layers.csv``, ``layers.json``, ``depth_GROUP.png`` and ``layers.html``.
+
+    With ``maps`` also ``maps_GROUP_MODEL_I.png``.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full; no file is half-written.
@@ -41,11 +84,21 @@ def write_layer_reports(results: Results, folder: Path, *, title: str) -> list[P
     write_atomically(data, json.dumps(json.loads(table.to_json(orient="records")), indent=1))
     pictures = []
     for group in groups_of(results):
-        picture = folder / f"depth_{group.replace(' ', '_')}.png"
+        picture = folder / f"depth_{_file_name(group)}.png"
         write_bytes_atomically(picture, png(depth_figure(results, group)))
         pictures.append(picture)
-    write_atomically(page, render("layers.html.j2", title=title, **layer_sections(results)))
+    for (model, group), figures in (maps or {}).items():
+        for i, figure in enumerate(figures):
+            picture = folder / f"maps_{_file_name(group)}_{_file_name(model)}_{i}.png"
+            write_bytes_atomically(picture, png(figure))
+            pictures.append(picture)
+    sections = layer_sections(results, maps)
+    write_atomically(page, render("layers.html.j2", title=title, **sections))
     return [page, csv, data, *pictures]
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
 
 
 def groups_of(results: Results) -> list[str]:
@@ -62,7 +115,7 @@ def depth_figure(results: Results, group: str) -> Figure:
     return plot_depth(*chosen.values(), titles=titles)
 
 
-def layer_sections(results: Results) -> dict[str, object]:
+def layer_sections(results: Results, maps: Pictures | None = None) -> dict[str, object]:
     """What a template needs to show the results; the first icicle carries plotly's code."""
     sections = []
     code = True
@@ -77,7 +130,16 @@ def layer_sections(results: Results) -> dict[str, object]:
                 icicles.append(buffer.getvalue())
                 code = False
         sections.append(
-            {"group": group, "depth": embed(depth_figure(results, group)), "icicles": icicles}
+            {
+                "group": group,
+                "depth": embed(depth_figure(results, group)),
+                "icicles": icicles,
+                "maps": [
+                    (model, embed(figure))
+                    for model in results
+                    for figure in (maps or {}).get((model, group), [])
+                ],
+            }
         )
     every: Sequence[LayerwiseResult] = [r for rs in results.values() for r in rs]
     return {

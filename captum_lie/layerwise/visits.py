@@ -79,10 +79,11 @@ class _Visit:
 
 @dataclass(frozen=True)
 class Terms:
-    """Attributions to a layer's tensors, and their sum by the other mode, ``[N]``."""
+    """Attributions to a layer's tensors, with their layouts, and their sum by the other mode."""
 
     attributions: tuple[Tensor, ...]
-    expected: Tensor
+    expected: Tensor  # [N]
+    layouts: tuple[Layout, ...]
 
 
 def layer_terms(
@@ -111,20 +112,21 @@ def layer_terms(
 
 
 def _terms(visit: _Visit, group: OneParameterGroup, *, to_input: bool, check: bool) -> Terms:
+    layouts = tuple(c.layout for c in (visit.inputs if to_input else visit.outputs))
     if visit.call.idle and not to_input:  # exactly zero, whatever the layout
         zeros = tuple(torch.zeros_like(c.value) for c in visit.outputs)
-        return Terms(zeros, sum_per_example(zeros))
+        return Terms(zeros, sum_per_example(zeros), layouts)
     entering = visit.generators("input", group)
     inflow = _weighted(visit.inputs, entering)
     if to_input and not check:
-        return Terms(inflow, sum_per_example(inflow))
+        return Terms(inflow, sum_per_example(inflow), layouts)
     moved = visit.pushforward(entering)
     if to_input:
-        return Terms(inflow, sum_per_example(_weighted(visit.outputs, moved)))
+        return Terms(inflow, sum_per_example(_weighted(visit.outputs, moved)), layouts)
     leaving = visit.generators("output", group)
     error = [m - t for m, t in zip(moved, leaving, strict=True)]
     outflow = sum_per_example(_weighted(visit.outputs, leaving))
-    return Terms(_weighted(visit.outputs, error), sum_per_example(inflow) - outflow)
+    return Terms(_weighted(visit.outputs, error), sum_per_example(inflow) - outflow, layouts)
 
 
 def _weighted(crossings: list[_Crossing], tangents: list[Tensor]) -> tuple[Tensor, ...]:
@@ -214,7 +216,8 @@ def _summed(terms: list[Terms]) -> Terms:
     attributions = tuple(
         torch.stack(parts).sum(0) for parts in zip(*(t.attributions for t in terms), strict=True)
     )
-    return Terms(attributions, torch.stack([t.expected for t in terms]).sum(0))
+    expected = torch.stack([t.expected for t in terms]).sum(0)
+    return Terms(attributions, expected, terms[0].layouts)
 
 
 def concatenated(parts: Sequence[Terms]) -> Terms:
@@ -223,4 +226,5 @@ def concatenated(parts: Sequence[Terms]) -> Terms:
     return Terms(
         tuple(torch.cat(maps) for maps in attributions),
         torch.cat([part.expected for part in parts]),
+        parts[0].layouts,
     )

@@ -1,0 +1,137 @@
+"""Where in the image modules add to the equivariance error: maps of a decomposition's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from captum_lie._validation import one_of
+from captum_lie.attribution.local_equivariance_error import softmax
+from captum_lie.derivative import OutputFn, lie_derivative
+from captum_lie.groups import GroupLike, get_group
+from captum_lie.layerwise.result import LayerwiseResult
+from captum_lie.layerwise.tracing import Overrides
+from captum_lie.layerwise.visits import layer_terms
+from captum_lie.layouts import Layout
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """The contribution of one module, spread over its output.
+
+    Attributes:
+        module: its name.
+        attribution: shaped like its output, ``[N, ...]``; the sum for each example is the module's
+            ``aligned`` contribution to that example's LEE.
+        layout: of the output.
+    """
+
+    module: str
+    attribution: Tensor
+    layout: Layout
+
+
+def layer_maps(
+    model: nn.Module,
+    images: Tensor,
+    modules: Sequence[str],
+    group: GroupLike = "translation_x",
+    *,
+    output_fn: OutputFn | None = softmax,
+    layouts: Overrides | None = None,
+) -> list[LayerMap]:
+    """Maps ``g ⊙ (J ξ(x) − ξ(f(x)))`` of modules for the direction ``L f / dim`` of the output.
+
+    They sum to what :class:`captum_lie.LayerwiseEquivarianceError` gives for ``aligned``; a module
+    that is called several times gets the sum of its calls.
+
+    Args:
+        model: in evaluation mode; images to class scores.
+        images: ``[N, C, H, W]``.
+        modules: names of modules in the model.
+        group: a group or its name.
+        output_fn, layouts: as for :class:`captum_lie.LayerwiseEquivarianceError`.
+
+    Raises:
+        ValueError: unknown names, a module that never ran, an unknown layout.
+
+    Example:
+        >>> from captum_lie import LayerwiseEquivarianceError
+        >>> from captum_lie.examples import load_images, load_model
+        >>> model, (images, _) = load_model("cnn"), load_images(1)
+        >>> (found,) = layer_maps(model, images, ["stem.maxpool"])
+        >>> result = LayerwiseEquivarianceError(model).attribute(images)
+        >>> row = [r.module for r in result.rows].index("stem.maxpool")
+        >>> found.attribution.shape, found.layout.kind
+        (torch.Size([1, 16, 16, 16]), 'nchw')
+        >>> bool(torch.isclose(found.attribution.double().sum(), result.contributions[row, 0]))
+        True
+    """
+    known = dict(model.named_modules())
+    for name in modules:
+        one_of("module", name, [n for n in known if n])
+    resolved = get_group(group)
+    scores = nn.Sequential(model) if output_fn is None else _Then(model, output_fn)
+    direction = lie_derivative(scores, images, resolved)
+    root = _Along(scores, direction / direction[0].numel())
+    inner = "model.0." if output_fn is None else "model.model."
+    terms = layer_terms(
+        root,
+        [known[name] for name in modules],
+        (images,),
+        resolved,
+        None,
+        None,
+        {inner + name: layout for name, layout in (layouts or {}).items()},
+        to_input=False,
+        check=False,
+    )
+    return [
+        LayerMap(name, t.attributions[0], t.layouts[0])
+        for name, t in zip(modules, terms, strict=True)
+        if len(t.attributions) == 1
+    ]
+
+
+def leading_modules(result: LayerwiseResult, most: int = 6) -> list[str]:
+    """The leaves with the largest contributions whose output can be drawn, in order of depth."""
+    drawable = [
+        (contribution.abs().mean().item(), i)
+        for i, (row, contribution) in enumerate(
+            zip(result.rows, result.self_contributions, strict=True)
+        )
+        if row.is_leaf
+        and row.resolved
+        and row.output_layout.startswith(("nchw", "nhwc", "tokens", "heads"))
+        and "," not in row.output_layout
+    ]
+    leading = sorted(i for _, i in sorted(drawable, reverse=True)[:most])
+    return list(dict.fromkeys(result.rows[i].module for i in leading))
+
+
+class _Then(nn.Module):
+    """A model and a function after it."""
+
+    def __init__(self, model: nn.Module, function: OutputFn) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.model(x))
+
+
+class _Along(nn.Module):
+    """A model's output along a direction of its own for each example, ``[N]``."""
+
+    direction: Tensor
+
+    def __init__(self, model: nn.Module, direction: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("direction", direction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("nk,nk->n", self.model(x).flatten(1), self.direction.flatten(1))
