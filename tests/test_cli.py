@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,11 @@ def test_demo_writes_its_files(tmp_path: Path) -> None:
     assert table["relative_lee"].notna().all()
     page = (tmp_path / "a" / "b" / "report.html").read_text()
     pictures = page.count('<img src="data:image/png;base64,')
-    assert pictures == 1 + 3 + 2  # bars, maps of three images, depth under two groups
+    # Bars, maps of three images, and under two groups depth and the maps of four models' modules.
+    layers = 1 + 3 + 2 * (1 + 4)
+    audited = find_spec("onnxruntime") is not None
+    assert pictures == layers + 4 * audited
+    assert (tmp_path / "a" / "b" / "audit" / "int8" / "audit.html").is_file() == audited
     assert "<script src" not in page  # self-contained
     assert "<link" not in page
     for name in examples.MODEL_NAMES:
@@ -307,7 +312,7 @@ def test_help_and_version() -> None:
 
 def test_the_console_script_runs_without_traceback(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", "from captum_lie.cli import main; main()", "measure",
+        [sys.executable, "-c", "from captum_lie.cli.application import main; main()", "measure",
          "--model", "nothing", "--out", str(tmp_path)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

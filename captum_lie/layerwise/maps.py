@@ -14,22 +14,24 @@ from captum_lie.derivative import OutputFn, lie_derivative
 from captum_lie.groups import GroupLike, get_group
 from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.layerwise.tracing import Overrides
-from captum_lie.layerwise.visits import layer_terms
+from captum_lie.layerwise.visits import call_terms
 from captum_lie.layouts import Layout
 
 
 @dataclass(frozen=True)
 class LayerMap:
-    """The contribution of one module, spread over its output.
+    """The contribution of one module call, spread over its output.
 
     Attributes:
         module: its name.
-        attribution: shaped like its output, ``[N, ...]``; the sum for each example is the module's
+        call: how many times the module was called before.
+        attribution: shaped like its output, ``[N, ...]``; the sum for each example is the call's
             ``aligned`` contribution to that example's LEE.
         layout: of the output.
     """
 
     module: str
+    call: int
     attribution: Tensor
     layout: Layout
 
@@ -45,13 +47,12 @@ def layer_maps(
 ) -> list[LayerMap]:
     """Maps ``g ⊙ (J ξ(x) − ξ(f(x)))`` of modules for the direction ``L f / dim`` of the output.
 
-    They sum to what :class:`captum_lie.LayerwiseEquivarianceError` gives for ``aligned``; a module
-    that is called several times gets the sum of its calls.
+    They sum to what :class:`captum_lie.LayerwiseEquivarianceError` gives for ``aligned``.
 
     Args:
         model: in evaluation mode; images to class scores.
         images: ``[N, C, H, W]``.
-        modules: names of modules in the model.
+        modules: names of modules in the model; one that is called several times gives several maps.
         group: a group or its name.
         output_fn, layouts: as for :class:`captum_lie.LayerwiseEquivarianceError`.
 
@@ -78,7 +79,7 @@ def layer_maps(
     direction = lie_derivative(scores, images, resolved)
     root = _Along(scores, direction / direction[0].numel())
     inner = "model.0." if output_fn is None else "model.model."
-    terms = layer_terms(
+    terms = call_terms(
         root,
         [known[name] for name in modules],
         (images,),
@@ -90,14 +91,18 @@ def layer_maps(
         check=False,
     )
     return [
-        LayerMap(name, t.attributions[0], t.layouts[0])
-        for name, t in zip(modules, terms, strict=True)
+        LayerMap(name, call, t.attributions[0], t.layouts[0])
+        for name, calls in zip(modules, terms, strict=True)
+        for call, t in enumerate(calls)
         if len(t.attributions) == 1
     ]
 
 
-def leading_modules(result: LayerwiseResult, most: int = 6) -> list[str]:
-    """The leaves with the largest contributions whose output can be drawn, in order of depth."""
+def leading_calls(result: LayerwiseResult, most: int = 6) -> list[tuple[str, int]]:
+    """The leaf calls with the largest contributions whose output can be drawn, in order of depth.
+
+    Each is a module's name and how many times it was called before.
+    """
     drawable = [
         (contribution.abs().mean().item(), i)
         for i, (row, contribution) in enumerate(
@@ -109,7 +114,7 @@ def leading_modules(result: LayerwiseResult, most: int = 6) -> list[str]:
         and "," not in row.output_layout
     ]
     leading = sorted(i for _, i in sorted(drawable, reverse=True)[:most])
-    return list(dict.fromkeys(result.rows[i].module for i in leading))
+    return [(result.rows[i].module, result.rows[i].call) for i in leading]
 
 
 class _Then(nn.Module):

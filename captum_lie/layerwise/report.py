@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from captum_lie._data import to_model
 from captum_lie.groups import OneParameterGroup
-from captum_lie.layerwise.maps import layer_maps, leading_modules
+from captum_lie.layerwise.maps import LayerMap, layer_maps, leading_calls
 from captum_lie.layerwise.plotting import icicle, plot_depth, plot_layer_maps
 from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.report import embed, png, render, write_atomically, write_bytes_atomically
@@ -40,11 +40,14 @@ def draw_maps(
     pictures: Pictures = {}
     for name, model in models.items():
         for group, result in zip(groups, results[name], strict=True):
-            maps = layer_maps(model, to_model(model, images), leading_modules(result), group)
+            leading = leading_calls(result)
+            names = list(dict.fromkeys(name for name, _ in leading))
+            found = layer_maps(model, to_model(model, images), names, group)
+            maps = [m for key in leading for m in found if (m.module, m.call) == key]
             pictures[name, group.name] = [
                 plot_layer_maps(
                     image,
-                    [(_short(m.module), m.attribution[i : i + 1], m.layout) for m in maps],
+                    [(_short(m), m.attribution[i : i + 1], m.layout) for m in maps],
                     columns=len(maps) + 1,
                 )
                 for i, image in enumerate(images)
@@ -52,8 +55,9 @@ def draw_maps(
     return pictures
 
 
-def _short(module: str) -> str:
-    return ".".join(module.split(".")[-3:])
+def _short(found: LayerMap) -> str:
+    call = f" #{found.call + 1}" if found.call else ""
+    return ".".join(found.module.split(".")[-3:]) + call
 
 
 def table_of(results: Results) -> pd.DataFrame:

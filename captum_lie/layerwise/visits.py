@@ -98,7 +98,26 @@ def layer_terms(
     to_input: bool,
     check: bool,
 ) -> list[Terms]:
-    """The terms of each layer, from one forward and one backward pass and a pass per layer alone.
+    """The terms of each layer, summed over its calls; arguments as for :func:`call_terms`."""
+    found = call_terms(
+        root, layers, inputs, group, target, args, overrides, to_input=to_input, check=check
+    )
+    return [_summed(terms) for terms in found]
+
+
+def call_terms(
+    root: nn.Module,
+    layers: Sequence[nn.Module],
+    inputs: tuple[Tensor, ...],
+    group: OneParameterGroup,
+    target: TargetType,
+    args: object,
+    overrides: Overrides,
+    *,
+    to_input: bool,
+    check: bool,
+) -> list[list[Terms]]:
+    """The terms of each layer's calls, from one forward and one backward pass and each call alone.
 
     Args:
         root: runs the layers within it.
@@ -106,7 +125,7 @@ def layer_terms(
         check: whether the sum by the other mode is wanted.
     """
     return [
-        _summed([_terms(visit, group, to_input=to_input, check=check) for visit in visits])
+        [_terms(visit, group, to_input=to_input, check=check) for visit in visits]
         for visits in _visits(root, layers, inputs, target, args, overrides)
     ]
 

@@ -8,7 +8,7 @@ import torch
 
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.kinds import module_kind
-from captum_lie.layerwise.maps import layer_maps, leading_modules
+from captum_lie.layerwise.maps import layer_maps, leading_calls
 from captum_lie.layerwise.plotting import icicle, plot_depth, plot_layer_maps
 from captum_lie.layouts import NCHW, TRIVIAL, Layout
 from tests.toy_models import build, images
@@ -58,25 +58,28 @@ def test_maps_lie_over_the_image() -> None:
 def test_maps_of_modules_sum_to_their_aligned_contributions(name: str) -> None:
     model, x = build(name), images()
     result = LayerwiseEquivarianceError(model).attribute(x, "rotation")
-    names = leading_modules(result, 4)
-    assert len(names) >= 2
-    for found in layer_maps(model, x, names, "rotation"):
-        rows = [i for i, row in enumerate(result.rows) if row.module == found.module]
-        expected = result.contributions[rows].sum(0)  # a reused module: all its calls
-        torch.testing.assert_close(found.attribution.flatten(1).sum(1), expected)
-        assert str(found.layout) == result.rows[rows[0]].output_layout
-        assert found.layout.moves
+    leading = leading_calls(result, 4)
+    assert len(leading) == 4
+    rows = {(row.module, row.call): i for i, row in enumerate(result.rows)}
+    drawn = {}
+    for found in layer_maps(model, x, list({name for name, _ in leading}), "rotation"):
+        i = rows[found.module, found.call]
+        torch.testing.assert_close(found.attribution.flatten(1).sum(1), result.contributions[i])
+        assert str(found.layout) == result.rows[i].output_layout
+        drawn[found.module, found.call] = found.layout.moves
+    assert all(drawn[key] for key in leading)
     with pytest.raises(ValueError, match="module"):
         layer_maps(model, x, ["nothing"])
 
 
-def test_leading_modules_are_the_largest_in_order_of_depth() -> None:
+def test_leading_calls_are_the_largest_in_order_of_depth() -> None:
     result = LayerwiseEquivarianceError(build("resnet")).attribute(images(3))
     table = result.to_dataframe()
     drawn = table[table["is_leaf"] & (table["output_layout"] == "nchw")]
     size = result.self_contributions[drawn.index.to_list()].abs().mean(1).numpy()
-    largest = drawn.iloc[np.argsort(-size)[:3]].sort_index()["module"]
-    assert leading_modules(result, 3) == list(dict.fromkeys(largest))
+    chosen = drawn.iloc[np.argsort(-size)[:3]].sort_index()
+    largest = list(zip(chosen["module"], chosen["call"], strict=True))
+    assert leading_calls(result, 3) == largest
 
 
 @pytest.mark.parametrize(

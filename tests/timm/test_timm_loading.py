@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 timm = pytest.importorskip("timm")
 
-from captum_lie.cli import app
+from captum_lie.cli.application import app
 from captum_lie.models import load_model
 from captum_lie_timm import load
 
