@@ -22,6 +22,7 @@ from captum._utils.progress import progress as _progress
 from captum._utils.typing import TargetType
 from captum.attr._utils.attribution import GradientAttribution, LayerAttribution
 from captum.log import log_usage
+from captum.robust import Perturbation
 from torch import Tensor
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "GradientAttribution",
     "Inputs",
     "LayerAttribution",
+    "Perturbation",
     "TargetType",
     "as_tuple",
     "batches",

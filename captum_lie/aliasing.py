@@ -12,11 +12,11 @@ from captum_lie.resampling import harmonic_frequencies
 
 
 def aliasing_error(x: Tensor, stride: int, axis: Literal["x", "y"] = "x") -> Tensor:
-    r"""LEE of keeping every ``stride``-th pixel along both axes, under band-limited translation.
+    """LEE of keeping every ``stride``-th pixel along both axes, under band-limited translation.
 
     A harmonic of frequency n (cycles per image) is seen after subsampling as its alias a(n), which
     moves n/a(n) times too fast: its share of the Lie derivative is
-    :math:`2πi (n - a(n)) X_n e^{2πi a(n) q}`, and harmonics that share an alias interfere
+    ``2πi (n - a(n)) X_n exp(2πi a(n) q)``, and harmonics that share an alias interfere
     (Gruver et al., arXiv 2210.02984, Theorem 1). Images without frequencies beyond the new Nyquist
     limit have no error.
 

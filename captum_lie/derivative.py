@@ -48,7 +48,7 @@ def lie_derivative(
     output_layout: OutputLayout = "trivial",
     internal_batch_size: int | None = None,
 ) -> Tensor:
-    r"""Lie derivative :math:`L f(x) = J_f(x)\,\xi_{in}(x) - \xi_{out}(f(x))`, no sampling.
+    """Lie derivative ``L f(x) = J_f(x) ξ_in(x) - ξ_out(f(x))``, no sampling.
 
     Gruver et al., arXiv 2210.02984, Eq. 3. One forward-mode evaluation serves all groups: spatial
     groups are combinations of at most six tangents, one for each basis field of aff(2).

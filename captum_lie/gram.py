@@ -40,6 +40,16 @@ class PrincipalDirections:
     Attributes:
         eigenvalues: LEE along each direction, ``[6]``, descending.
         directions: unit coefficients in the basis of aff(2), one direction a row, ``[6, 6]``.
+
+    Example:
+        A model that sees shear and no other motion splits it evenly into the named ones:
+
+        >>> only_shear = torch.diag(torch.tensor([0.0, 0, 0, 2, 0, 0]))
+        >>> found = principal_directions(only_shear)
+        >>> found.describe()
+        '50% rotation, 50% hyperbolic rotation'
+        >>> found.worst.coefficients
+        (0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
     """
 
     eigenvalues: Tensor

@@ -360,8 +360,9 @@ def get_groups(
 def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) -> Tensor:
     """``⟨g, ξ(x)⟩`` for each group and example, in double precision.
 
-    Spatial groups of one rule share the slopes of ``x``, so that a further group costs next to
-    nothing.
+    A velocity ``v`` that is linear in the position pairs to ``Σ_p v(p) · m(p)`` with the map
+    ``m = Σ_channels g ∇x``. Spatial groups of one rule share its two components and three moments
+    of each, so that a further group costs next to nothing.
 
     Args:
         groups: G groups.
@@ -372,26 +373,30 @@ def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) 
         ``[G, N]``.
     """
     height, width = x.shape[-2:]
-    column, row = _centred_pixels(height, width, x.device)
-    products: dict[tuple[Interpolation, Border, int], Tensor] = {}
-    rows = []
-    for group in groups:
-        if not isinstance(group, SpatialGroup):
-            rows.append((cotangent * group.generator(x)).flatten(1).sum(1, dtype=torch.float64))
-            continue
-        matrix = pixel_matrix(group.direction, height, width).to(x.device)
-        total = x.new_zeros(len(x), dtype=torch.float64)
-        for dim, (along_x, along_y, offset) in zip((-1, -2), matrix[:2], strict=True):
-            if along_x or along_y or offset:
-                key = (*group.rule, dim)
-                if key not in products:
-                    products[key] = (cotangent * slope(x, dim, *group.rule)).sum(
-                        1, dtype=torch.float64
-                    )
-                velocity = along_x * column + along_y * row + offset
-                total = total + (velocity * products[key]).sum((-2, -1))
-        rows.append(total)
-    return torch.stack(rows)
+    result = torch.zeros(len(groups), len(x), dtype=torch.float64, device=x.device)
+    members: dict[tuple[Interpolation, Border], list[int]] = {}
+    for i, group in enumerate(groups):
+        if isinstance(group, SpatialGroup):
+            members.setdefault(group.rule, []).append(i)
+        else:
+            result[i] = _moments(cotangent * group.generator(x))[2]
+    for rule, indices in members.items():
+        directions = [g.direction for g in groups if isinstance(g, SpatialGroup) and g.rule == rule]
+        matrices = torch.stack([pixel_matrix(d, height, width)[:2] for d in directions])
+        for dim, matrix in zip((-1, -2), matrices.unbind(1), strict=True):
+            if matrix.any():
+                moments = _moments(cotangent * slope(x, dim, *rule))
+                result[indices] += matrix.to(x.device) @ moments
+    return result
+
+
+def _moments(product: Tensor) -> Tensor:
+    """Sums of ``[N, C, H, W]`` weighted by column, by row and not at all: ``[3, N]``, double."""
+    column, row = _centred_pixels(*product.shape[-2:], product.device)
+    precision = torch.promote_types(product.dtype, torch.float32)
+    density = product.sum(1, dtype=precision).double()
+    columns, rows = density.sum(-2), density.sum(-1)
+    return torch.stack([columns @ column, rows @ row[:, 0], rows.sum(-1)])
 
 
 def is_single(group: GroupLike | Sequence[GroupLike]) -> bool:

@@ -19,6 +19,9 @@ from torch import nn
 
 from captum_lie import examples
 
+__all__ = ["ENTRY_POINTS", "find_factory", "has_untrained_twin", "load_model"]
+
+#: Adapters name their loader, ``load(name, pretrained, checkpoint)``, under this entry point group.
 ENTRY_POINTS = "captum_lie.models"
 
 
@@ -33,6 +36,10 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
 
     Raises:
         ValueError: nothing by that name, or the factory does not give a model.
+
+    Example:
+        >>> load_model("vit", pretrained=False).training
+        False
     """
     if name in examples.MODEL_NAMES:
         if checkpoint is not None:
@@ -70,7 +77,14 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
 
 
 def has_untrained_twin(name: str) -> bool:
-    """Whether :func:`load_model` can give the same architecture untrained."""
+    """Whether :func:`load_model` can give the same architecture untrained.
+
+    A factory can if it takes an argument ``pretrained``.
+
+    Example:
+        >>> has_untrained_twin("cnn")
+        True
+    """
     if ".py:" not in name:
         return True
     return "pretrained" in inspect.signature(find_factory(name)).parameters
@@ -82,6 +96,14 @@ def find_factory(spec: str) -> Callable[..., Any]:
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file fails to run, or has no such function.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "mymodel.py"
+        ...     _ = file.write_text("from torch import nn\\ndef build(): return nn.Flatten()")
+        ...     find_factory(f"{file}:build")()
+        Flatten(start_dim=1, end_dim=-1)
     """
     file, _, function = spec.rpartition(":")
     path = Path(file)

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+__all__ = ["SIGNED", "plot_attribution", "plot_lee", "plot_maps"]
+
 #: Diverging colours for signed values: blue below zero, white at zero, red above.
 SIGNED = "RdBu_r"
 _UNTRAINED = " (untrained)"
@@ -96,6 +98,13 @@ def plot_maps(
         image: ``[C, H, W]`` in [0, 1].
         rows: for each row its label and its maps; each map has a title, the attribution
             ``[C, H, W]`` and the total that it sums to, which is printed below it.
+
+    Example:
+        >>> attribution = torch.randn(3, 8, 8)
+        >>> row = ("cnn", [("rotation", attribution, attribution.sum().item())])
+        >>> figure = plot_maps(torch.rand(3, 8, 8), [row])
+        >>> [axes.get_title() for axes in figure.axes]
+        ['', 'rotation']
     """
     columns = 1 + max(len(maps) for _, maps in rows)
     figure = Figure(figsize=(1.55 * columns, 1.8 * len(rows) + 0.3), layout="constrained")
@@ -121,6 +130,13 @@ def plot_lee(table: pd.DataFrame) -> Figure:
             them. A model named ``NAME (untrained)`` is drawn as the control of ``NAME``.
 
     The axis is logarithmic, since groups and controls differ by orders of magnitude.
+
+    Example:
+        >>> columns = ["model", "group", "lee", "stderr"]
+        >>> rows = [("cnn", "rotation", 0.1, 0.02), ("cnn (untrained)", "rotation", 0.001, 0.0002)]
+        >>> figure = plot_lee(pd.DataFrame(rows, columns=columns))
+        >>> figure.axes[0].get_yscale()
+        'log'
     """
     groups = list(dict.fromkeys(table["group"]))
     models = [m for m in dict.fromkeys(table["model"]) if not m.endswith(_UNTRAINED)]

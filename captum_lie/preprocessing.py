@@ -11,6 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+__all__ = ["EXTENSIONS", "ImageFolder", "Normalized", "read_image"]
+
+#: Endings of the files that :class:`ImageFolder` reads.
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
 
@@ -59,6 +62,14 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Tensor:
 
     Raises:
         OSError: the file is not a readable image.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "red.png"
+        ...     Image.new("RGB", (6, 4), "red").save(path)
+        ...     read_image(path).shape, read_image(path, (2, 2))[:, 0, 0].tolist()
+        (torch.Size([3, 4, 6]), [1.0, 0.0, 0.0])
     """
     try:
         with Image.open(path) as file:
@@ -83,6 +94,14 @@ class ImageFolder:
     Raises:
         FileNotFoundError, NotADirectoryError: no such folder.
         ValueError: no image files in it, none readable, or (while iterating) of different sizes.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for i in range(3):
+        ...         Image.new("RGB", (6, 4)).save(Path(folder) / f"{i}.png")
+        ...     [batch.shape for batch in ImageFolder(Path(folder), batch_size=2)]
+        [torch.Size([2, 3, 4, 6]), torch.Size([1, 3, 4, 6])]
     """
 
     def __init__(

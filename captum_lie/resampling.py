@@ -57,11 +57,16 @@ def slope(x: Tensor, dim: int, interpolation: Interpolation, border: Border) -> 
     """One component of :func:`spatial_gradient`: the slope along ``dim``, per pixel."""
     if interpolation == "fourier":
         return _fourier_slope(x, dim)
-    pixels = torch.arange(x.shape[dim], device=x.device)
-    following = x.index_select(dim, _inside(pixels + 1, x.shape[dim], border))
+    last = x.shape[dim] - 1
+    if last == 0:
+        return torch.zeros_like(x)
+    # Slices are read many times faster than indices.
+    beyond = x.narrow(dim, last - 1 if border == "reflect" else 0, 1)
+    following = torch.cat([x.narrow(dim, 1, last), beyond], dim)
     if interpolation == "bilinear":
         return following - x
-    preceding = x.index_select(dim, _inside(pixels - 1, x.shape[dim], border))
+    before = x.narrow(dim, 1 if border == "reflect" else last, 1)
+    preceding = torch.cat([before, x.narrow(dim, 0, last)], dim)
     return (following - preceding) / 2
 
 

@@ -69,6 +69,21 @@ def convert(
     return program
 
 
+def check_destination(path: Path | str) -> None:
+    """Refuse a place where nothing can be written, before any work.
+
+    Raises:
+        OSError: it is a folder, or in a folder that is missing or read-only.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}: create it first.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name the file to write.")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"The folder {path.parent} is read-only: choose another.")
+
+
 def write(
     program: ONNXProgram,
     path: Path | str,
@@ -86,13 +101,9 @@ def write(
 
     Raises:
         OSError: it cannot be written.
-        onnx.checker.ValidationError: it is not valid ONNX.
+        ValueError: it is not valid ONNX.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}: create it first.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name the file to write.")
     weights = sum(
         value.const_value.nbytes
         for value in program.model.graph.initializers.values()
@@ -103,7 +114,12 @@ def write(
         made = Path(folder) / path.name
         with quiet():
             program.save(made, external_data=external_data or weights > LARGEST_SINGLE_FILE)
-        onnx.checker.check_model(str(made), full_check=True)
+        try:
+            onnx.checker.check_model(str(made), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ValueError(
+                f"The exporter made invalid ONNX: {error} Try another opset."
+            ) from error
         check(made)
         # The graph last: it must not be there before the weights that it refers to.
         for file in sorted(Path(folder).iterdir(), key=lambda file: file == made):

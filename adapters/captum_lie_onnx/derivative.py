@@ -15,7 +15,7 @@ from torch.onnx import ONNXProgram
 from captum_lie import __version__
 from captum_lie._autodiff import pushforward
 from captum_lie._data import to_model
-from captum_lie._validation import one_of
+from captum_lie._validation import check_images, one_of
 from captum_lie.derivative import lie_derivatives, tangent_basis
 from captum_lie.groups import (
     Affine,
@@ -29,7 +29,7 @@ from captum_lie.groups import (
 )
 from captum_lie.preprocessing import Normalized
 from captum_lie.resampling import Border, Interpolation, slope
-from captum_lie_onnx.conversion import convert, quiet, write
+from captum_lie_onnx.conversion import check_destination, convert, quiet, write
 from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.exporting import (
     SCORES,
@@ -103,6 +103,7 @@ def export_lie_derivative(
         one_of("output_fn", output_fn, ("softmax",))
     groups, single = get_groups(group), is_single(group)
     described = [_describe(g) for g in groups]
+    check_destination(path)
     check_exportable(model, example)
     model = _on_plain_images(model, preprocessing)
     example = to_model(model, example.detach())
@@ -187,8 +188,9 @@ class LieDerivativeModel:
             images: plain images ``[N, C, H, W]`` in [0, 1].
 
         Raises:
-            OnnxModelError: images that the graph does not take.
+            TypeError, ValueError: images that the graph does not take.
         """
+        check_images(images)
         value = images.detach().cpu().numpy().astype(self._input["dtype"], copy=False)
         size = self.fixed_batch or max(len(value), 1)
         parts = [self._run(value[i : i + size], size) for i in range(0, len(value), size)]
@@ -367,18 +369,18 @@ def _describe(group: OneParameterGroup) -> dict[str, Any]:
     """A group as JSON."""
     if isinstance(group, SpatialGroup):
         rule = {"interpolation": group.interpolation, "border": group.border}
-        if get_group_or_none(group.name, **rule) == group:
+        if _named(group.name, **rule) == group:
             return {"name": group.name, **rule}
         label = group.label if isinstance(group, Affine) else group.name
         return {"coefficients": list(group.direction), "label": label, **rule}
-    if get_group_or_none(group.name) == group:
+    if _named(group.name) == group:
         return {"name": group.name}
     raise ValueError(
         f"A file cannot hold the group {group!r}: only the named groups and spatial ones."
     )
 
 
-def get_group_or_none(name: str, **rule: Any) -> OneParameterGroup | None:
+def _named(name: str, **rule: Any) -> OneParameterGroup | None:
     try:
         return get_group(name, **rule)
     except ValueError:

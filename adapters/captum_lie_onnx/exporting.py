@@ -12,13 +12,15 @@ from captum_lie import __version__, examples
 from captum_lie._data import to_model
 from captum_lie._validation import check_eval_mode, check_inputs, check_output
 from captum_lie.preprocessing import Normalized
-from captum_lie_onnx.conversion import convert, write
+from captum_lie_onnx.conversion import check_destination, convert, write
+from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.metadata import Metadata, Preprocessing, entries
 from captum_lie_onnx.runtime import OnnxModel
 
 SCORES = "scores"
 #: Batch sizes at which a graph is compared with its model.
 BATCHES = (1, 2, 5)
+_FIXED_BATCH_REMEDY = "If the model needs a fixed batch size, export with dynamic_batch=False."
 #: Photographs to compare on.
 _PHOTOGRAPHS = 8
 
@@ -71,6 +73,7 @@ def export(
         ...     export(load_model("cnn"), load_images(2)[0], f"{folder}/cnn.onnx").name
         'cnn.onnx'
     """
+    check_destination(path)
     check_exportable(model, example)
     example = to_model(model, example.detach())
     if dynamic_batch and len(example) == 1:
@@ -187,8 +190,7 @@ def compare(found: Tensor, expected: Tensor) -> tuple[float, float]:
     if found.shape != expected.shape:
         raise ValueError(
             f"The exported graph returns shape {tuple(found.shape)} where the model returns "
-            f"{tuple(expected.shape)}. If the model needs a fixed batch size, export with "
-            "dynamic_batch=False."
+            f"{tuple(expected.shape)}. {_FIXED_BATCH_REMEDY}"
         )
     difference = (found.double() - expected.double()).abs().max().nan_to_num(nan=torch.inf)
     return float(difference), float(expected.double().abs().max())

@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from captum_lie._autodiff import differentiable
+from captum_lie_onnx.simplification import simplify
 
 _SIZES = (2, 3)  # not 1, which broadcasts
 
@@ -29,16 +31,16 @@ class FixedBatchError(RuntimeError):
 
 def trace(function: Callable[[Tensor], Any], example: Tensor) -> GraphModule:
     """The operators of ``function(example)``, for the example's batch size alone."""
+    example = example.detach()
     with differentiable(), torch.no_grad():
-        traced: GraphModule = make_fx(
-            function, decomposition_table=_DECOMPOSITIONS, tracing_mode="real"
-        )(example.detach())
-    for node in traced.graph.nodes:
-        if node.target is torch.ops.aten._efficientzerotensor.default:
-            node.target = torch.ops.aten.zeros.default
-    traced.graph.eliminate_dead_code()
-    traced.recompile()
-    return traced.eval()
+        traced = make_fx(function, decomposition_table=_DECOMPOSITIONS)(example)
+        for node in traced.graph.nodes:
+            if node.target is torch.ops.aten._efficientzerotensor.default:
+                node.target = torch.ops.aten.zeros.default
+        traced.recompile()
+        functional: GraphModule = make_fx(functionalize(traced, remove="mutations"))(example)
+    simplify(functional)
+    return functional.eval()
 
 
 def trace_for_any_batch(function: Callable[[Tensor], Any], example: Tensor) -> GraphModule:

@@ -27,11 +27,11 @@ Layer = nn.Module | str
 
 
 class LayerLieDerivative(LayerAttribution, GradientAttribution):
-    r"""Attribution of a layer's contribution to the Lie derivative, to the layer's output.
+    """Attribution of a layer's contribution to the Lie derivative, to the layer's output.
 
-    :math:`a = g_{i+1} \odot (J_i ξ(x_i) - ξ(x_{i+1}))` for the layer :math:`x_{i+1} = f_i(x_i)`,
-    where g is the gradient of the target output. It sums to :math:`⟨e_k, C_i⟩`, what the layer
-    contributes to :math:`L f_k` (Gruver et al., arXiv 2210.02984, Eq. 6).
+    ``a = g(y) ⊙ (J ξ(x) - ξ(y))`` for the layer ``y = f_i(x)`` with Jacobian J, where g is the
+    gradient of the target output. It sums to ``⟨e_k, C_i⟩``, what the layer contributes to
+    ``L f_k`` (Gruver et al., arXiv 2210.02984, Eq. 6).
 
     Args:
         forward_func: the model, or any callable of tensors that calls the layer.

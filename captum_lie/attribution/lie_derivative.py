@@ -25,11 +25,11 @@ from captum_lie.groups import DEFAULT_GROUP, GroupLike, get_group
 
 
 class LieDerivative(GradientAttribution):
-    r"""Attribution of the Lie derivative of one output to the pixels.
+    """Attribution of the Lie derivative of one output to the pixels.
 
-    :math:`a = \partial f_k / \partial x \odot \xi(x)`, the gradient times the motion of each pixel.
-    The attributions sum to :math:`L f_k`, the rate at which output k changes when the image is
-    transformed by the group (Gruver et al., arXiv 2210.02984, Eq. 3, trivial output).
+    ``a = ∂f_k/∂x ⊙ ξ(x)``, the gradient times the motion of each pixel. The attributions sum to
+    ``L f_k``, the rate at which output k changes when the image is transformed by the group
+    (Gruver et al., arXiv 2210.02984, Eq. 3, trivial output).
 
     Args:
         forward_func: the model, or any callable that returns one tensor ``[N, K]``, ``[N]`` or

@@ -58,11 +58,11 @@ def softmax(output: Tensor) -> Tensor:
 
 
 class LocalEquivarianceError(GradientAttribution):
-    r"""Local equivariance error (LEE) and its attribution to the pixels.
+    """Local equivariance error (LEE) and its attribution to the pixels.
 
-    :math:`\mathrm{LEE}(f) = E_x \|L f(x)\|^2 / \dim` (Gruver et al., arXiv 2210.02984, Eq. 4), on
-    softmax probabilities. The attribution :math:`a = (J^T J \xi(x)) \odot \xi(x) / \dim` sums to
-    the LEE of its example exactly: one forward-mode and one reverse-mode derivative.
+    ``LEE(f) = E_x ‖L f(x)‖² / dim`` (Gruver et al., arXiv 2210.02984, Eq. 4), on softmax
+    probabilities. The attribution ``a = (Jᵀ J ξ(x)) ⊙ ξ(x) / dim`` sums to the LEE of its example
+    exactly: one forward-mode and one reverse-mode derivative.
 
     Args:
         forward_func: the model, or any callable that returns one tensor ``[N, K, ...]``.

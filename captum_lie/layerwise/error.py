@@ -25,6 +25,7 @@ from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_g
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.probes import NormEstimate, squared_norms
 from captum_lie.layerwise.result import LayerwiseResult
+from captum_lie.layerwise.totals import totals
 from captum_lie.layerwise.tracing import Overrides, check_overrides
 from captum_lie.layerwise.tree import rows_of, self_contributions
 
@@ -42,7 +43,9 @@ class LayerwiseEquivarianceError:
     - ``aligned``: :math:`⟨L f, C_i⟩ / \dim`, signed; the self contributions of all rows sum to LEE,
       exactly. One forward-mode, one forward and one backward pass.
     - ``target``: :math:`⟨e_k, C_i⟩`, signed; sums to the Lie derivative of output k.
-    - ``norm``: :math:`‖C_i‖² / \dim`, the paper's own; not additive.
+    - ``norm``: :math:`‖C_i‖² / \dim`, the paper's own; not additive. Exact by forward mode (one
+      tangent for each module call and group, which suits models with many outputs) or reverse mode
+      (one backward pass for each output), whichever costs less; ``method`` says which.
 
     Layouts are inferred (see :mod:`captum_lie.layouts`); modules with an unknown boundary are
     folded into the nearest ancestor whose boundaries are known.
@@ -127,6 +130,8 @@ class LayerwiseEquivarianceError:
             inputs: images ``[N, C, H, W]``, or a tuple of them that are transformed together.
             group: a group or its name; a sequence gives a list of results. ``target`` and ``norm``
                 serve all groups with the same backward passes; ``aligned`` needs one for each.
+                ``target`` also checks several groups with one forward-mode tangent, a random
+                combination of them, and with one for each only where that one disagrees.
             measure: ``"aligned"``, ``"norm"`` or ``"target"``.
             target: the output for ``measure="target"``, as anywhere in Captum (before
                 ``output_fn`` is undone: it selects from ``output_fn``'s result).
@@ -231,35 +236,33 @@ class LayerwiseEquivarianceError:
         seed: int,
         first_index: int,
     ) -> list[LayerwiseResult]:
-        derivative = torch.cat(
-            list(lie_derivatives(self.model, xs, groups, output_fn=self.output_fn, args=args)), 1
-        )  # [G, N, ...]
-        dim = derivative[0, 0].numel()
-        options = {"output_fn": self.output_fn, "args": args, "overrides": self.layouts}
-        with recorded(self.model, xs, **options) as recording:  # type: ignore[arg-type]
-            estimate: NormEstimate | None = None
-            if measure == "aligned":
-                values = torch.stack(
-                    [
-                        recording.contributions(d / dim, [g])[:, 0]
-                        for g, d in zip(groups, derivative, strict=True)
-                    ],
-                    dim=1,
-                )
-                total = derivative.double().square().flatten(2).sum(2) / dim
-            elif measure == "target":
+        evaluation = {"output_fn": self.output_fn, "args": args}
+        if measure != "target":
+            chunks = lie_derivatives(self.model, xs, groups, **evaluation)  # type: ignore[arg-type]
+            derivative = torch.cat(list(chunks), 1)  # [G, N, ...]
+            dim = derivative[0, 0].numel()
+            total = derivative.double().square().flatten(2).sum(2) / dim
+        estimate: NormEstimate | None = None
+        with recorded(self.model, xs, overrides=self.layouts, **evaluation) as recording:  # type: ignore[arg-type]
+            if measure == "target":
                 values = recording.contributions(one_hot(recording.output, target), groups)
-                total = torch.stack([select_targets(d, target) for d in derivative]).double()
-                total = total.reshape(len(groups), -1)
+            elif measure == "aligned":
+                each = [
+                    recording.contributions(d / dim, [g])
+                    for g, d in zip(groups, derivative, strict=True)
+                ]
+                values = torch.cat(each, 1)
             else:
                 estimate = squared_norms(
                     recording, groups, n_probes, tolerance, seed=seed, first_index=first_index
                 )
                 values = estimate.total / dim
-                total = derivative.double().square().flatten(2).sum(2) / dim
             rows = rows_of(recording.calls)
         own = self_contributions(rows, values) if estimate is None else estimate.own / dim
         stderr = None if estimate is None else estimate.stderr / dim
+        if measure == "target":
+            sums, sizes = own.nansum(0), own.abs().nansum(0)
+            total = totals(self.model, xs, groups, target, sums, sizes, **evaluation)  # type: ignore[arg-type]
         return [
             LayerwiseResult(
                 rows=rows,

@@ -7,8 +7,9 @@ itself meaningful: it is the Lie derivative of the rest of the network from ther
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +20,54 @@ from captum_lie.groups import OneParameterGroup, pairings
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side, Trace, frozen, traced
 
 
+@dataclass(frozen=True)
+class _Latest:
+    """The flux found last in a backward pass, with what it belongs to."""
+
+    boundary: Boundary
+    gradient: Tensor  # kept alive: its memory cannot be another's meanwhile
+    flux: Tensor
+
+    def continues(self, before: Boundary, gradient: Tensor) -> bool:
+        """Whether this tensor is what came out of the boundary before, with the same gradient.
+
+        So it is wherever nothing happens between two modules, or between a module and the
+        container it begins or ends: half of all boundaries and more.
+        """
+        here, mine = self.boundary, self.gradient
+        return (
+            here.original is before.copy
+            and here.versions[0] == before.versions[1]
+            and here.layout == before.layout
+            and mine.data_ptr() == gradient.data_ptr()
+            and mine.shape == gradient.shape
+            and mine.stride() == gradient.stride()
+        )
+
+
 class Recording:
     """A model evaluated once, ready to be differentiated backward any number of times.
 
     Attributes:
+        model: the module.
+        function: ``output_fn(model(x))`` as a function of the image inputs alone.
+        inputs: where it was evaluated, each ``[N, C, H, W]``.
+        output: its value, ``[N, ...]``.
         calls: every module call that something depending on the input passed through.
-        output: ``output_fn(model(x))``, ``[N, ...]``.
     """
 
-    def __init__(self, trace: Trace, leaves: tuple[Tensor, ...], output: Tensor) -> None:
+    def __init__(
+        self, trace: Trace, function: Callable[..., Tensor], leaves: tuple[Tensor, ...]
+    ) -> None:
         self._trace = trace
         self._leaves = leaves
-        self.output = output
+        self.model = trace.model
+        self.function = function
+        self.inputs = tuple(x.detach() for x in leaves)
+        self.output: Tensor = leaves[0]
         self._groups: Sequence[OneParameterGroup] = ()
         self._fluxes: dict[tuple[str, int, Side], Tensor] = {}
+        self._latest: _Latest | None = None
         self._tangents: dict[int, list[Tensor]] | None = None
 
     def expect_many(self, groups: Sequence[OneParameterGroup]) -> None:
@@ -58,7 +93,7 @@ class Recording:
         """
         if list(groups) != list(self._groups):
             self._tangents = None
-        self._groups, self._fluxes = groups, {}
+        self._groups, self._fluxes, self._latest = groups, {}, None
         if self.output.requires_grad:
             torch.autograd.grad(
                 self.output, self._leaves, cotangent, retain_graph=True, allow_unused=True
@@ -78,25 +113,30 @@ class Recording:
 
     def watch(self, call: Call, side: Side, boundary: Boundary) -> None:
         """Collect the flux at a boundary whenever a gradient arrives there."""
-        if not boundary.layout.moves:
+        if not boundary.layout.moves or call.idle:
             return
-        layout, key = boundary.layout, (call.name, call.index, side)
+        key = (call.name, call.index, side)
 
         def arrive(gradient: Tensor) -> None:
             with torch.no_grad():
-                if self._tangents is None:
-                    x = boundary.value
-                    flux = pairings(self._groups, layout.to_image(gradient), layout.to_image(x))
-                else:
-                    flux = torch.stack(
-                        [
-                            (gradient * tangent).flatten(1).sum(1, dtype=torch.float64)
-                            for tangent in self._kept(boundary)
-                        ]
-                    )
+                flux = self._flux(boundary, gradient)
             self._fluxes[key] = self._fluxes[key] + flux if key in self._fluxes else flux
 
         boundary.copy.register_hook(arrive)
+
+    def _flux(self, boundary: Boundary, gradient: Tensor) -> Tensor:
+        """``⟨g, ξ(x)⟩`` at a boundary, ``[G, N]``; remembered for a boundary just before it."""
+        if self._latest is None or not self._latest.continues(boundary, gradient):
+            layout, x = boundary.layout, boundary.value
+            if self._tangents is None:
+                flux = pairings(self._groups, layout.to_image(gradient), layout.to_image(x))
+            else:
+                products = [gradient * tangent for tangent in self._kept(boundary)]
+                flux = torch.stack([p.flatten(1).sum(1, dtype=torch.float64) for p in products])
+        else:
+            flux = self._latest.flux
+        self._latest = _Latest(boundary, gradient, flux)
+        return flux
 
     def _kept(self, boundary: Boundary) -> list[Tensor]:
         assert self._tangents is not None
@@ -119,9 +159,9 @@ def recorded(
     image = (inputs[0].shape[-2], inputs[0].shape[-1])
     trace = Trace(model, len(inputs[0]), image, overrides or {})
     leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
-    recording = Recording(trace, leaves, leaves[0])
+    recording = Recording(trace, bind(model, output_fn, None, args), leaves)
     trace.on_boundary = recording.watch
     with differentiable(), torch.enable_grad(), frozen(model), traced(trace):
-        recording.output = bind(model, output_fn, None, args)(*leaves)
+        recording.output = recording.function(*leaves)
         trace.recording = False
         yield recording

@@ -20,11 +20,13 @@ class LayerwiseResult:
         rows: the module calls, in the order in which they began; the first is the model itself.
         group: name of the group.
         measure: ``"aligned"``, ``"norm"`` or ``"target"``.
-        total: by forward mode, ``[N]``: the LEE (``aligned``, ``norm``) or L f_k (``target``).
+        total: by forward mode, ``[N]``: the LEE (``aligned``, ``norm``) or L f_k (``target``; for
+            several groups at once see :func:`captum_lie.layerwise.totals.totals`).
         contributions: of each call with all that happens within it, ``[R, N]``; NaN where folded.
         self_contributions: of each call beyond the resolved calls within it, ``[R, N]``.
         stderr: standard errors of estimated contributions, ``[R, N]``; None where exact.
-        method: how the contributions were computed.
+        method: how the contributions were computed: ``"exact"``, ``"exact, forward mode (45
+            tangents)"``, ``"exact, reverse mode (8 backward passes)"`` or which probes.
     """
 
     rows: list[Row]

@@ -56,6 +56,17 @@ class SubnetworkResult:
             the layout is unknown.
         squared_generator: ``‖ξ(x)‖²``, ``[R, N]``.
         squared_features: ``‖x‖²``, ``[R, N]``.
+
+    Example:
+        The error of the network up to its pooling, as a share of how much its features move:
+
+        >>> from captum_lie.examples import load_images, load_model
+        >>> images, _ = load_images(4)
+        >>> result = SubnetworkEquivarianceError(load_model("cnn")).attribute(images, "scale")
+        >>> names = [row.module for row in result.rows]
+        >>> share = result.relative_to_generator[names.index("stem.maxpool")]
+        >>> share.shape, bool((share > 0.1).all())
+        (torch.Size([4]), True)
     """
 
     rows: list[Row]
@@ -131,12 +142,12 @@ MEASURES: tuple[str, ...] = (
 
 
 class SubnetworkEquivarianceError:
-    r"""Equivariance error of every head network :math:`f_{1..i}`, from the image to a module.
+    """Equivariance error of every head network ``f_{1..i}``, from the image to a module.
 
-    :math:`L f_{1..i}(x) = \dot x_i - ξ(x_i)`, where :math:`\dot x_i` is the tangent that arrives at
-    the module's output when the image moves: one forward-mode pass gives all of them (Gruver et
-    al., arXiv 2210.02984, App. D.2). The errors do not add up; for what each module contributes to
-    the model's error see :class:`~captum_lie.layerwise.LayerwiseEquivarianceError`.
+    ``L f_{1..i}(x) = ẋ_i - ξ(x_i)``, where ``ẋ_i`` is the tangent that arrives at the module's
+    output when the image moves: one forward-mode pass gives all of them (Gruver et al., arXiv
+    2210.02984, App. D.2). The errors do not add up; for what each module contributes to the model's
+    error see :class:`~captum_lie.layerwise.LayerwiseEquivarianceError`.
 
     Features of different sizes can be compared in several ways, so the squared norm is given as it
     is, over √dim, and over dim (which is LEE), beside norms relative to the motion ``ξ(x)`` of the

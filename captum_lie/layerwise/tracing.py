@@ -28,13 +28,15 @@ Side = Literal["input", "output"]
 class Boundary:
     """One tensor at a module's input or output: the original and the copy that went on.
 
-    Whichever of the two was not overwritten since gives the value.
+    Whichever of the two was not overwritten since gives the value. ``leaf`` is its place among the
+    leaves of the arguments or of the output.
     """
 
     original: Tensor
     copy: Tensor
     layout: Layout
     versions: tuple[int, int]
+    leaf: int
 
     @property
     def value(self) -> Tensor:
@@ -128,7 +130,7 @@ class Trace:
     def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Record a call and copy its inputs."""
         if not self._should_record(name):
-            return _copied((args, kwargs), lambda x: x.clone())  # type: ignore[no-any-return]
+            return _copied((args, kwargs), lambda _, x: x.clone())  # type: ignore[no-any-return]
         parent = self._stack[-1] if self._stack else None
         call = Call(name, module, self._counts[name], parent)
         self._counts[name] += 1
@@ -137,15 +139,15 @@ class Trace:
             parent.has_children = True
         self._stack.append(call)
         return _copied(  # type: ignore[no-any-return]
-            (args, kwargs), lambda x: self._cross(call, "input", x)
+            (args, kwargs), lambda leaf, x: self._cross(call, "input", leaf, x)
         )
 
     def leave(self, name: str, output: Any) -> Any:
         """Finish the call on top of the stack and copy its outputs."""
         if not self._stack or self._stack[-1].name != name or not self._is_recording():
-            return _copied(output, lambda x: x.clone())
+            return _copied(output, lambda _, x: x.clone())
         call = self._stack.pop()
-        return _copied(output, lambda x: self._cross(call, "output", x))
+        return _copied(output, lambda leaf, x: self._cross(call, "output", leaf, x))
 
     def _should_record(self, name: str) -> bool:
         # A checkpointed block runs again in the backward pass: record what was not seen before.
@@ -154,10 +156,10 @@ class Trace:
     def _is_recording(self) -> bool:
         return torch.is_grad_enabled()
 
-    def _cross(self, call: Call, side: Side, x: Tensor) -> Tensor:
+    def _cross(self, call: Call, side: Side, leaf: int, x: Tensor) -> Tensor:
         layout = self._layout(call, side, x)
         copy = x.clone()
-        boundary = Boundary(x, copy, layout, (x._version, copy._version))
+        boundary = Boundary(x, copy, layout, (x._version, copy._version), leaf)
         (call.inputs if side == "input" else call.outputs).append(boundary)
         self._layouts[id(copy)] = layout
         if layout.moves:
@@ -234,8 +236,11 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _copied(tree: Any, copy: Callable[[Tensor], Tensor]) -> Any:
+def _copied(tree: Any, copy: Callable[[int, Tensor], Tensor]) -> Any:
     """A structure of tensors with those that depend on the input replaced by copies."""
-    return pytree.tree_map_only(
-        Tensor, lambda x: copy(x) if x.requires_grad and x.is_floating_point() else x, tree
-    )
+    leaves, structure = pytree.tree_flatten(tree)
+    copies = [
+        copy(i, x) if isinstance(x, Tensor) and x.requires_grad and x.is_floating_point() else x
+        for i, x in enumerate(leaves)
+    ]
+    return pytree.tree_unflatten(copies, structure)

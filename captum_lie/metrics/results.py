@@ -35,6 +35,17 @@ class MetricResult:
         transformations: the sampled parameters by name, each ``[N, n_samples]``.
         numerical_error: bound on the error of each ``per_example`` value that the method itself
             makes (finite differences), ``[N]``; None where it makes none.
+
+    Example:
+        >>> import torch
+        >>> from captum_lie.metrics import eq_t
+        >>> result = eq_t(lambda x: x.mean((2, 3)), torch.rand(5, 3, 8, 8), output_fn=None)
+        >>> result.n, result.unit, len(result.per_example)
+        (5, 'mean square of the output', 5)
+        >>> bool(abs(result.value - result.per_example.mean()) < 1e-12)
+        True
+        >>> MetricResult.from_dict(result.to_dict()).value == result.value
+        True
     """
 
     metric: str

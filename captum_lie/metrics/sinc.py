@@ -35,6 +35,15 @@ class SincKernel:
 
     Raises:
         ValueError: half_width below 1, or an unknown window.
+
+    Example:
+        Half way between two pixels, the six that are read weigh symmetrically:
+
+        >>> pixels, weights = SincKernel(3).taps(torch.tensor(0.5))
+        >>> pixels.tolist()
+        [-2, -1, 0, 1, 2, 3]
+        >>> torch.allclose(weights, weights.flip(0)), round(weights.sum().item(), 6)
+        (True, 1.0)
     """
 
     half_width: int = 3
@@ -115,6 +124,13 @@ def rotate(
 
     Returns:
         The rotated images, and the mask ``[N, 1, H, W]`` of pixels that depend on the inside only.
+
+    Example:
+        >>> x = torch.rand(1, 1, 6, 6)
+        >>> quarter = torch.tensor([pi / 2], dtype=torch.float64)
+        >>> turned, _ = rotate(x, quarter, "zero")
+        >>> torch.allclose(turned, x.rot90(-1, (2, 3)), atol=1e-6)
+        True
     """
     check_images(x)
     one_of("border", border, SINC_BORDERS)
@@ -148,6 +164,14 @@ def bandlimit(
     The identity for multiples of 90°.
 
     Args, Returns: as for :func:`rotate`.
+
+    Example:
+        A checkerboard is all corner frequency, which a rotation by 45° has no room for:
+
+        >>> board = (torch.arange(16)[:, None] + torch.arange(16)).expand(1, 1, 16, 16) % 2 - 0.5
+        >>> kept, _ = bandlimit(board, torch.tensor([pi / 4]), "circular")
+        >>> bool(kept.square().mean() < 0.01 * board.square().mean())
+        True
     """
     check_images(x)
     one_of("border", border, SINC_BORDERS)

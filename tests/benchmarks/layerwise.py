@@ -19,11 +19,11 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
-import captum_lie_timm  # noqa: F401 (registers the layouts of timm's modules)
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import captum_lie_timm  # noqa: F401 (registers the layouts of timm's modules)
 from captum_lie import get_groups
 from captum_lie._autodiff import differentiable
 from captum_lie.derivative import OutputFn

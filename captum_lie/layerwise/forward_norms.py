@@ -1,0 +1,159 @@
+"""The vectors ``C_i`` of all module calls by forward mode: one tangent for each call and group.
+
+A tangent ``ξ(x_i)`` starts at the copy of the input that module call i alone receives, and
+``-ξ(x_{i+1})`` joins it at the module's output: what arrives at the model's output is ``C_i``
+(Gruver et al., arXiv 2210.02984, Eq. 6). In formulas, a parameter ε is added for each call and
+group, ``x_i + ε ξ(x_i)`` on entering and ``x_{i+1} - ε ξ(x_{i+1})`` on leaving, and the model is
+differentiated by ε at zero. Several tangents ride on one evaluation, which starts to carry them
+only at the first call that they belong to: half of the network on average.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from captum_lie.derivative import tangent_basis
+from captum_lie.groups import OneParameterGroup
+from captum_lie.layerwise.fluxes import Recording
+from captum_lie.layerwise.tracing import Boundary, Call
+
+#: Tangents × examples in flight, as far as there are so many, and the bounds on the tangents.
+IN_FLIGHT, FEWEST, MOST = 64, 4, 16
+
+
+def n_tangents(calls: Sequence[Call], groups: Sequence[OneParameterGroup]) -> int:
+    """How many tangents :func:`contribution_vectors` has to push through the model."""
+    return sum(map(_starts, calls)) * len(tangent_basis(groups)[0])
+
+
+def contribution_vectors(recording: Recording, groups: Sequence[OneParameterGroup]) -> Tensor:
+    """``C_i`` of each call, by forward mode.
+
+    Args:
+        recording: the model, evaluated; its context must be open.
+        groups: G groups; spatial ones are combinations of at most six tangents.
+
+    Returns:
+        ``[R, G, N, K]`` in double precision, R calls and K outputs; NaN where a boundary's layout
+        is unknown.
+
+    Raises:
+        RuntimeError: an operator of the model lacks forward mode, or ``vmap``.
+    """
+    basis, mixing = tangent_basis(groups)
+    output = recording.output.detach().flatten(1)
+    n = len(output)
+    vectors = torch.zeros(
+        len(recording.calls), len(basis), *output.shape, dtype=torch.float64, device=output.device
+    )
+    starting = []
+    for i, call in enumerate(recording.calls):
+        if _starts(call):
+            starting.append(i)
+        elif not call.resolved:
+            vectors[i] = torch.nan
+    at_once = max(1, min(MOST, max(FEWEST, IN_FLIGHT // n)) // len(basis))
+    for first in range(0, len(starting), at_once):
+        chosen = starting[first : first + at_once]
+        calls = [recording.calls[i] for i in chosen]
+        vectors[chosen] = _pushed(recording, calls, basis).double().flatten(3)
+    if mixing is not None:
+        vectors = torch.einsum("gb,rbnk->rgnk", mixing.to(vectors.device), vectors)
+    return vectors
+
+
+def _starts(call: Call) -> bool:
+    """Whether a tangent starts at a call: its contribution can be told and is not plainly zero."""
+    moves = any(boundary.layout.moves for boundary in call.inputs + call.outputs)
+    return call.resolved and not call.idle and moves
+
+
+def _pushed(
+    recording: Recording, calls: Sequence[Call], groups: Sequence[OneParameterGroup]
+) -> Tensor:
+    """``C_i`` of some calls from one evaluation, ``[len(calls), G, N, ...]``."""
+    zero = recording.inputs[0].new_zeros(len(calls), len(groups))
+
+    def function(epsilon: Tensor) -> Tensor:
+        # In-place operations may only write to tensors of vmap's own kind: make the images such,
+        # without a tangent.
+        none = forward_ad.unpack_dual(epsilon).primal.sum()
+        images = tuple(x + none.to(x.dtype) for x in recording.inputs)
+        with _starting(recording, dict(zip(calls, epsilon, strict=True)), groups):
+            return recording.function(*images)
+
+    def along(direction: Tensor) -> Tensor:
+        derivative: Tensor = torch.func.jvp(function, (zero,), (direction,))[1]
+        return derivative
+
+    directions = torch.eye(zero.numel()).to(zero).view(-1, *zero.shape)
+    derivatives: Tensor = torch.func.vmap(along, randomness="same")(directions)
+    return derivatives.detach().unflatten(0, zero.shape)
+
+
+@contextmanager
+def _starting(
+    recording: Recording, epsilons: Mapping[Call, Tensor], groups: Sequence[OneParameterGroup]
+) -> Iterator[None]:
+    """Hooks that add ``ε ξ(x)`` to the inputs of the given calls and take it off their outputs.
+
+    Every call receives copies, as when it was recorded: in-place modules leave other branches be.
+    """
+    calls = {(call.name, call.index): call for call in recording.calls}
+    counts: Counter[str] = Counter()
+    running: list[Call | None] = []
+
+    def enter(name: str, args: Any, kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():  # such calls are not recorded
+            return None
+        call = calls.get((name, counts[name]))
+        counts[name] += 1
+        running.append(call)
+        if call is None:
+            return None
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        for boundary in call.inputs:
+            copy = leaves[boundary.leaf].clone()
+            leaves[boundary.leaf] = _displaced(copy, boundary, epsilons.get(call), groups)
+        return pytree.tree_unflatten(leaves, structure)
+
+    def leave(output: Any) -> Any:
+        call = running.pop() if torch.is_grad_enabled() else None
+        if call is None or call not in epsilons:
+            return None
+        leaves, structure = pytree.tree_flatten(output)
+        for boundary in call.outputs:
+            leaves[boundary.leaf] = _displaced(
+                leaves[boundary.leaf], boundary, -epsilons[call], groups
+            )
+        return pytree.tree_unflatten(leaves, structure)
+
+    with ExitStack() as hooks:
+        for name, module in recording.model.named_modules():
+            entering = module.register_forward_pre_hook(
+                lambda m, args, kwargs, name=name: enter(name, args, kwargs), with_kwargs=True
+            )
+            hooks.callback(entering.remove)
+            leaving = module.register_forward_hook(lambda m, args, output: leave(output))
+            hooks.callback(leaving.remove)
+        yield
+
+
+def _displaced(
+    x: Tensor, boundary: Boundary, epsilon: Tensor | None, groups: Sequence[OneParameterGroup]
+) -> Tensor:
+    """``x + Σ ε ξ(x)`` over the groups."""
+    if epsilon is None or not boundary.layout.moves:
+        return x
+    here = forward_ad.unpack_dual(x).primal  # ξ need not be differentiated: it is multiplied by 0
+    for e, group in zip(epsilon.to(x.dtype), groups, strict=True):
+        x = x + e * boundary.layout.generator(group, here)
+    return x
