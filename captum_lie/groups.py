@@ -392,7 +392,8 @@ def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) 
 
 def _moments(product: Tensor) -> Tensor:
     """Sums of ``[N, C, H, W]`` weighted by column, by row and not at all: ``[3, N]``, double."""
-    column, row = _centred_pixels(*product.shape[-2:], product.device)
+    height, width = product.shape[-2:]
+    column, row = _centred_pixels(height, width, product.device)
     precision = torch.promote_types(product.dtype, torch.float32)
     density = product.sum(1, dtype=precision).double()
     columns, rows = density.sum(-2), density.sum(-1)

@@ -13,7 +13,7 @@
 #
 # A model is trained and judged in PyTorch, but what ships is a file: exported, optimised, perhaps
 # quantised, fed by preprocessing that somebody wrote again. Accuracy on a few images will not tell
-# whether it still reacts to shifts and rotations as before. An audit asks exactly that, of the file.
+# whether it still reacts to shifts and rotations as before. An audit asks exactly that.
 #
 # Needed: the extra `onnx` (`pip install 'captum-lie[onnx]'`). LEE is explained in
 # `01_getting_started`.
@@ -218,9 +218,7 @@ plot_worst_scores(static)
 # depend on who shares it. Here the same image runs alone and beside seven others:
 
 # %%
-session = onnxruntime.InferenceSession(
-    variants["dynamic int8"], providers=["CPUExecutionProvider"]
-)
+session = onnxruntime.InferenceSession(variants["dynamic int8"], providers=["CPUExecutionProvider"])
 batch = images[:8].numpy()
 (together,), (alone,) = (session.run(None, {"images": b}) for b in (batch, batch[:1]))
 print(f"largest change of the first image's scores: {abs(together[0] - alone[0]).max():.3f}")
@@ -233,6 +231,7 @@ print(f"over its largest score:                     {abs(alone).max():.3f}")
 #
 # Three ways in which deployments go wrong: normalisation written again with other constants, BGR
 # images, and an anti-aliased pooling that was "simplified" to a strided one.
+
 
 # %%
 def with_other_constants():
@@ -294,9 +293,7 @@ rows = ["parity.max_relative", "difference.consistency", "difference.eq_t", "dif
         "difference.changed_by_shift", "difference.changed_by_rotation"]  # fmt: skip
 excess = pd.DataFrame(
     {
-        name: {
-            row: max(c.value / c.threshold for c in r.checks if c.name == row) for row in rows
-        }
+        name: {row: max(c.value / c.threshold for c in r.checks if c.name == row) for row in rows}
         for name, r in {"good export": report, **found}.items()
     }
 )
@@ -324,8 +321,15 @@ plt.show()
 report.save("first-audit")
 again = audit(file, images, "first-audit/audit.json", groups=GROUPS, threads=1)
 lonely = audit(file, images, groups=GROUPS, threads=1)
-print("against the saved report:", "passed" if again.passed else "failed", len(again.checks), "lines")
-print("from the file alone:     ", "passed" if lonely.passed else "failed", len(lonely.checks), "lines")
+print(
+    "against the saved report:", "passed" if again.passed else "failed", len(again.checks), "lines"
+)
+print(
+    "from the file alone:     ",
+    "passed" if lonely.passed else "failed",
+    len(lonely.checks),
+    "lines",
+)
 print("written:", ", ".join(sorted(p.name for p in Path("first-audit").iterdir())))
 
 # %% [markdown]

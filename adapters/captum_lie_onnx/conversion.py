@@ -1,4 +1,4 @@
-"""From PyTorch modules to ONNX programs, and from these to files that appear whole or not at all."""
+"""From PyTorch modules to ONNX programs, and from these to files that appear whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.onnx import ONNXProgram, OnnxExporterError
+from torch.onnx import OnnxExporterError, ONNXProgram
 
 #: The newest operators that current deployment runtimes share.
 DEFAULT_OPSET = 20

@@ -88,7 +88,8 @@ def _parse(file: Path) -> ModelProto:
         raise
     except Exception as error:  # protobuf's own errors have no common type
         raise Refused(
-            f"it is truncated, nested too deeply or no ONNX file ({str(error).strip() or 'unreadable'})"
+            "it is truncated, nested too deeply or no ONNX file "
+            f"({str(error).strip() or 'unreadable'})"
         ) from error
     if not model.ir_version or not model.HasField("graph"):
         raise Refused("it is no ONNX file: it holds no graph")
@@ -196,7 +197,7 @@ def size_of(tensor: TensorProto) -> int:
         bits = 8
     if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
         bits = 4
-    return -(-math.prod(tensor.dims) * bits // 8)
+    return int(-(-math.prod(tensor.dims) * bits // 8))
 
 
 def _check_sizes(model: ModelProto, nodes: list[NodeProto], memory: int) -> None:
@@ -209,7 +210,8 @@ def _check_sizes(model: ModelProto, nodes: list[NodeProto], memory: int) -> None
             )
         if tensor.HasField("raw_data") and len(tensor.raw_data) < needed:
             raise Refused(
-                f"the tensor {tensor.name!r} declares {needed} bytes but holds {len(tensor.raw_data)}"
+                f"the tensor {tensor.name!r} declares {needed} bytes but holds "
+                f"{len(tensor.raw_data)}"
             )
     constants = _small_constants(model, nodes)
     for node in nodes:

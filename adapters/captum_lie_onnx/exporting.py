@@ -13,7 +13,6 @@ from captum_lie._data import to_model
 from captum_lie._validation import check_eval_mode, check_inputs, check_output
 from captum_lie.preprocessing import Normalized
 from captum_lie_onnx.conversion import check_destination, convert, write
-from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.metadata import Metadata, Preprocessing, entries
 from captum_lie_onnx.runtime import OnnxModel
 

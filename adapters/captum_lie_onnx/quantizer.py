@@ -82,4 +82,5 @@ def main(source: str, result: str, mode: str, memory: int, calibration: str | No
 if __name__ == "__main__":
     # Beside this script lie modules whose names others' imports may mean.
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).parent]
-    main(*sys.argv[1:4], int(sys.argv[4]), sys.argv[5] if len(sys.argv) > 5 else None)
+    SOURCE, RESULT, MODE, MEMORY, *REST = sys.argv[1:]
+    main(SOURCE, RESULT, MODE, int(MEMORY), REST[0] if REST else None)

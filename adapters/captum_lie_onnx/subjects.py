@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from captum_lie import LocalEquivarianceError
 from captum_lie._data import to_model
+from captum_lie.metrics import MetricTable
 from captum_lie_onnx import lee
 from captum_lie_onnx.behaviour import Behaviour, Plan, observe
 from captum_lie_onnx.derivative import LieDerivativeModel
 from captum_lie_onnx.inspection import inspect
 from captum_lie_onnx.limits import Limits
 from captum_lie_onnx.report import read_behaviour
-from captum_lie_onnx.runtime import OnnxModel
+from captum_lie_onnx.runtime import OnnxModel, Optimization
 
 #: Relative rounding of activations, for the steps of finite differences.
 _ROUNDING = {"int8": 2.0**-8, "float16": 2.0**-10}
@@ -134,7 +135,7 @@ class OnnxSubject:
             self.derivative = LieDerivativeModel(found, threads=threads, limits=limits)
             stack.callback(self.derivative.close)
 
-    def open(self, optimization: str = "all") -> OnnxModel:
+    def open(self, optimization: Optimization = "all") -> OnnxModel:
         """Another session of the same file."""
         model = OnnxModel(
             self.path, threads=self._threads, optimization=optimization, limits=self._limits
@@ -152,7 +153,7 @@ class OnnxSubject:
             lee=lambda: self._lee(images, plan),
         )
 
-    def _lee(self, images: Tensor, plan: Plan) -> lee.MetricTable:
+    def _lee(self, images: Tensor, plan: Plan) -> MetricTable:
         """Exact for the groups of the derivative graph, by finite differences for the rest."""
         graph = self.derivative
         known = {g.name: i for i, g in enumerate(graph.groups)} if graph else {}

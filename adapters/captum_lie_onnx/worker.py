@@ -75,7 +75,7 @@ def pack(header: Header, arrays: list[Array]) -> list[bytes | memoryview]:
     return [
         struct.pack("<I", len(text)),
         text,
-        *(memoryview(a).cast("B") for a in arrays if a.size),
+        *(a.reshape(-1).view(np.uint8).data for a in arrays if a.size),
     ]
 
 

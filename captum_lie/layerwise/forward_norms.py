@@ -96,7 +96,8 @@ def _pushed(
 
     directions = torch.eye(zero.numel()).to(zero).view(-1, *zero.shape)
     derivatives: Tensor = torch.func.vmap(along, randomness="same")(directions)
-    return derivatives.detach().unflatten(0, zero.shape)
+    unflattened: Tensor = derivatives.detach().unflatten(0, zero.shape)
+    return unflattened
 
 
 @contextmanager

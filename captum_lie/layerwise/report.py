@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -119,7 +120,7 @@ def depth_figure(results: Results, group: str) -> Figure:
     return plot_depth(*chosen.values(), titles=titles)
 
 
-def layer_sections(results: Results, maps: Pictures | None = None) -> dict[str, object]:
+def layer_sections(results: Results, maps: Pictures | None = None) -> dict[str, Any]:
     """What a template needs to show the results; the first icicle carries plotly's code."""
     sections = []
     code = True

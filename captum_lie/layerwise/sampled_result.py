@@ -112,8 +112,10 @@ class SampledResult:
             ValueError: the model did not make the same calls for all of them.
         """
         check_same_rows([part.rows for part in parts])
-        names = ("squared_error", "dims", "squared_output", "squared_change")
         return replace(
             parts[0],
-            **{name: torch.cat([getattr(part, name) for part in parts], 1) for name in names},
+            squared_error=torch.cat([part.squared_error for part in parts], 1),
+            dims=torch.cat([part.dims for part in parts], 1),
+            squared_output=torch.cat([part.squared_output for part in parts], 1),
+            squared_change=torch.cat([part.squared_change for part in parts], 1),
         )

@@ -222,7 +222,8 @@ def _errors(
             total += _compared(
                 boundary.layout, boundary.value, outputs[boundary.leaf], move, masked
             )
-    return total / draws.shape[1]
+    mean: Tensor = total / draws.shape[1]
+    return mean
 
 
 def _compared(layout: Layout, still: Tensor, got: Tensor, move: Move, masked: bool) -> Tensor:

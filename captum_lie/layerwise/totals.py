@@ -74,4 +74,5 @@ def _joint_gap(
     ((_, _, derivative),) = derivatives_along(
         forward_func, inputs, tangents, 1, output_fn=output_fn, target=target, args=args
     )
-    return (derivative.double().flatten() - (weights * sums).sum(0)) * norms
+    gap: Tensor = (derivative.double().flatten() - (weights * sums).sum(0)) * norms
+    return gap

@@ -194,7 +194,7 @@ def test_a_graph_that_differs_is_not_written(
 ) -> None:
     there = tmp_path / "model.onnx"
     there.write_bytes(b"an earlier export")
-    right = exporting.convert
+    right = conversion.convert
 
     def wrong(model: nn.Module, *args: Any, **options: Any) -> Any:
         return right(Wrapped(lambda x: 1.001 * model(x)).eval(), *args, **options)
@@ -209,7 +209,7 @@ def test_a_graph_that_differs_is_not_written(
 def test_scores_that_are_not_numbers_are_no_agreement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = exporting.convert
+    right = conversion.convert
     monkeypatch.setattr(
         exporting,
         "convert",

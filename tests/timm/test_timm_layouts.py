@@ -1,4 +1,4 @@
-# ruff: noqa: E402 (timm may be missing)
+
 """Layouts found in timm's models: the image is where they say, also off the beaten track."""
 
 from __future__ import annotations

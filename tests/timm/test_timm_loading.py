@@ -1,4 +1,4 @@
-# ruff: noqa: E402 (timm may be missing)
+
 """timm models through the adapter, with local checkpoints in place of the hub."""
 
 from __future__ import annotations
