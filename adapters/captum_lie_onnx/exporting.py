@@ -13,6 +13,7 @@ from captum_lie._data import to_model
 from captum_lie._validation import check_eval_mode, check_inputs, check_output
 from captum_lie.preprocessing import Normalized
 from captum_lie_onnx.conversion import check_destination, convert, write
+from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.metadata import Metadata, Preprocessing, entries
 from captum_lie_onnx.runtime import OnnxModel
 
@@ -86,9 +87,14 @@ def export(
 
     def check(file: Path) -> None:
         with OnnxModel(file, threads=torch.get_num_threads()) as graph:
-            differences = [
-                _difference(model, graph, batch) for batch in batches(photographs, dynamic_batch)
-            ]
+            try:
+                differences = [
+                    _difference(model, graph, batch)
+                    for batch in batches(photographs, dynamic_batch)
+                ]
+            except OnnxModelError as error:
+                hint = "; dynamic_batch=False may help" if dynamic_batch else ""
+                raise ValueError(f"The exported graph does not run{hint}: {error}") from error
         difference, largest = (max(column) for column in zip(*differences, strict=True))
         if not difference <= tolerance * largest:
             raise ValueError(

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import get_decompositions
 from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -136,5 +137,7 @@ def _new_zeros(tangent: Tensor, primal: Tensor, *, self_num_batch_dims: int = 0)
 
 
 _DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten._new_zeros_with_same_feature_meta.default: _new_zeros
+    # Forward mode of some operators is made of their backward operators, which ONNX lacks.
+    **get_decompositions([torch.ops.aten.silu_backward]),
+    torch.ops.aten._new_zeros_with_same_feature_meta.default: _new_zeros,
 }

@@ -21,6 +21,11 @@ class Evidence:
         sources: at a module's output, the layouts of its inputs.
         ancestors: the modules within which the module was called, the nearest first.
         grids: ``(prefix, grid)`` of the tokens found before in this pass.
+
+    Example:
+        >>> evidence = Evidence(batch=2, image=(32, 32), grids=((1, (8, 8)),))
+        >>> evidence.familiar(Layout("tokens", 1, (8, 8))), evidence.familiar(Layout("nchw"))
+        (True, False)
     """
 
     batch: int

@@ -11,6 +11,8 @@ from captum_lie.layouts.evidence import Evidence, is_known
 from captum_lie.layouts.layout import TRIVIAL, UNKNOWN, Layout
 from captum_lie.layouts.shapes import by_shape
 
+#: A layout, or a function ``(module, tensor, evidence) -> layout`` that returns None where it cannot
+#: say.
 Rule = Layout | Callable[[nn.Module, Tensor, Evidence], Layout | None]
 _INPUT_RULES: dict[type[nn.Module], Rule] = {}
 _OUTPUT_RULES: dict[type[nn.Module], Rule] = {}
@@ -30,6 +32,16 @@ def register(
         input, output: a layout, or a function ``(module, tensor, evidence) -> layout`` that returns
             None where it cannot say.
         inside: the same for both sides of every module called within; goes before their own rules.
+
+    Example:
+        >>> class Mean(nn.Module):
+        ...     "Averages an image over its columns, and keeps that axis first."
+        >>> rows, evidence = torch.rand(2, 32, 3), Evidence(batch=2, image=(32, 32))
+        >>> print(infer(Mean(), rows, evidence, "output"))
+        unknown
+        >>> register(Mean, output=TRIVIAL)
+        >>> print(infer(Mean(), rows, evidence, "output"))
+        trivial
     """
     for cls in classes:
         if input is not None:
@@ -49,6 +61,15 @@ def infer(
     single tokens are trivial; then the rules of the classes around it and of its own; then what is
     known of this tensor; then the shape, if only one layout fits it, or only one that the module's
     inputs have, or that puts the channels where the module normalises them.
+
+    Example:
+        >>> evidence = Evidence(batch=2, image=(32, 48))
+        >>> print(infer(nn.Identity(), torch.rand(2, 8, 16, 24), evidence, "output"))
+        nchw
+        >>> print(infer(nn.Identity(), torch.rand(2, 1 + 8 * 12, 64), evidence, "output"))
+        tokens[1+8x12]
+        >>> print(infer(nn.Identity(), torch.rand(2, 4, 97, 97), evidence, "output"))
+        unknown
     """
     if x.ndim == 0 or x.shape[0] != evidence.batch:
         return UNKNOWN

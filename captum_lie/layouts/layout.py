@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from captum_lie.groups import OneParameterGroup
 
+#: What the axes of a tensor mean; see :class:`Layout`.
 Kind = Literal["nchw", "nhwc", "tokens", "tokens_first", "heads", "trivial", "unknown"]
 
 

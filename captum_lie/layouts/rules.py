@@ -11,7 +11,13 @@ from captum_lie.layouts.shapes import is_downsampled, token_layouts
 
 
 def channels_last(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
-    """Rule of modules that act on the last axis: linear maps and layer normalisation."""
+    """Rule of modules that act on the last axis: linear maps and layer normalisation.
+
+    Example:
+        >>> evidence = Evidence(batch=2, image=(32, 32))
+        >>> print(channels_last(nn.LayerNorm(8), torch.rand(2, 16, 16, 8), evidence))
+        nhwc
+    """
     if x.ndim == 4:
         return NHWC if evidence.known == NHWC or _looks_nhwc(x, evidence) else UNKNOWN
     if x.ndim == 3:
@@ -41,7 +47,13 @@ def unless_known(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | N
 
 
 def image_or_trivial(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
-    """Rule of two-dimensional modules: images."""
+    """Rule of two-dimensional modules: images.
+
+    Example:
+        >>> evidence = Evidence(batch=2, image=(32, 32))
+        >>> print(image_or_trivial(nn.MaxPool2d(2), torch.rand(2, 8, 5, 7), evidence))
+        nchw
+    """
     return NCHW if x.ndim == 4 else None
 
 

@@ -12,7 +12,15 @@ from captum_lie.layouts.layout import NCHW, NHWC, Layout
 
 
 def by_shape(x: Tensor, evidence: Evidence) -> Iterator[Layout]:
-    """All layouts that the shape allows, given the image's aspect ratio."""
+    """All layouts that the shape allows, given the image's aspect ratio.
+
+    Example:
+        A tensor with as many channels as rows can be either:
+
+        >>> evidence = Evidence(batch=2, image=(32, 32))
+        >>> [str(layout) for layout in by_shape(torch.rand(2, 16, 16, 16), evidence)]
+        ['nchw', 'nhwc']
+    """
     if x.ndim == 4:
         if is_downsampled(x.shape[2], x.shape[3], evidence.image):
             yield NCHW
@@ -29,6 +37,11 @@ def token_layouts(
     """The layout of so many tokens, if there is one.
 
     Grids at the same whole stride along both sides come first, then fewer prefix tokens.
+
+    Example:
+        >>> evidence = Evidence(batch=2, image=(224, 224))
+        >>> [str(layout) for layout in token_layouts("tokens", 1 + 14 * 14, evidence)]
+        ['tokens[1+14x14]']
     """
     found = [
         Layout(kind, prefix, grid)
@@ -64,7 +77,12 @@ def find_grid(tokens: int, image: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def is_downsampled(height: int, width: int, image: tuple[int, int]) -> bool:
-    """Whether a map can be the image at a whole stride: an attention map, say, is not."""
+    """Whether a map can be the image at a whole stride: an attention map, say, is not.
+
+    Example:
+        >>> is_downsampled(7, 10, (224, 320)), is_downsampled(7, 7, (224, 320))
+        (True, False)
+    """
     stride = round(image[0] / height)
     return (
         stride >= 1

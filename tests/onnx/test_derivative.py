@@ -230,7 +230,7 @@ class FixedPair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for _ in range(len(x) - 1):
-            x = torch.tanh(x) * 1.0 if len(x) > 1 else x
+            x = x * 1.0
         return x.square().mean((2, 3))
 
 

@@ -1,4 +1,3 @@
-
 """Layouts found in timm's models: the image is where they say, also off the beaten track."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-
 """timm models through the adapter, with local checkpoints in place of the hub."""
 
 from __future__ import annotations
