@@ -197,7 +197,7 @@ class Rotation(SpatialGroup):
 
     Example:
         >>> x = torch.rand(1, 3, 5, 5)
-        >>> torch.allclose(Rotation().act(x, torch.pi / 2), x.rot90(1, (2, 3)), atol=1e-5)
+        >>> torch.allclose(Rotation().act(x, torch.pi / 2), x.rot90(-1, (2, 3)), atol=1e-5)
         True
     """
 

@@ -34,6 +34,7 @@ def register(
         inside: the same for both sides of every module called within; goes before their own rules.
 
     Example:
+        >>> import torch
         >>> class Mean(nn.Module):
         ...     "Averages an image over its columns, and keeps that axis first."
         >>> rows, evidence = torch.rand(2, 32, 3), Evidence(batch=2, image=(32, 32))
@@ -63,6 +64,7 @@ def infer(
     inputs have, or that puts the channels where the module normalises them.
 
     Example:
+        >>> import torch
         >>> evidence = Evidence(batch=2, image=(32, 48))
         >>> print(infer(nn.Identity(), torch.rand(2, 8, 16, 24), evidence, "output"))
         nchw

@@ -14,6 +14,7 @@ def channels_last(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | 
     """Rule of modules that act on the last axis: linear maps and layer normalisation.
 
     Example:
+        >>> import torch
         >>> evidence = Evidence(batch=2, image=(32, 32))
         >>> print(channels_last(nn.LayerNorm(8), torch.rand(2, 16, 16, 8), evidence))
         nhwc
@@ -50,6 +51,7 @@ def image_or_trivial(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout
     """Rule of two-dimensional modules: images.
 
     Example:
+        >>> import torch
         >>> evidence = Evidence(batch=2, image=(32, 32))
         >>> print(image_or_trivial(nn.MaxPool2d(2), torch.rand(2, 8, 5, 7), evidence))
         nchw

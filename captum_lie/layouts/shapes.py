@@ -17,6 +17,7 @@ def by_shape(x: Tensor, evidence: Evidence) -> Iterator[Layout]:
     Example:
         A tensor with as many channels as rows can be either:
 
+        >>> import torch
         >>> evidence = Evidence(batch=2, image=(32, 32))
         >>> [str(layout) for layout in by_shape(torch.rand(2, 16, 16, 16), evidence)]
         ['nchw', 'nhwc']
