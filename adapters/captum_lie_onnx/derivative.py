@@ -119,7 +119,8 @@ def export_lie_derivative(
     def attempt(dynamic: bool) -> Path:
         def check(file: Path) -> None:
             with LieDerivativeModel(file, threads=torch.get_num_threads()) as graph:
-                for images in batches(photographs.to(example.dtype), dynamic):
+                fixed = None if dynamic else len(example)
+                for images in batches(photographs.to(example.dtype), fixed):
                     _check_parity(graph, model, images, tolerance)
 
         program = _convert(jet, example, opset, dynamic)

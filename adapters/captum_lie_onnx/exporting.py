@@ -90,7 +90,7 @@ def export(
             try:
                 differences = [
                     _difference(model, graph, batch)
-                    for batch in batches(photographs, dynamic_batch)
+                    for batch in batches(photographs, None if dynamic_batch else len(example))
                 ]
             except OnnxModelError as error:
                 hint = "; dynamic_batch=False may help" if dynamic_batch else ""
@@ -176,11 +176,13 @@ def photographs_like(example: Tensor, about: Preprocessing) -> Tensor:
     return found.clamp(0, 1)
 
 
-def batches(images: Tensor, dynamic_batch: bool) -> list[Tensor]:
-    """Batches to compare on, of several sizes if the graph takes them, and every image once."""
-    cycled = torch.cat([images] * -(-sum(BATCHES) // len(images)))
-    sized = list(cycled[: sum(BATCHES)].split(list(BATCHES))) if dynamic_batch else []
-    return [*sized, *images.split(max(BATCHES))]
+def batches(images: Tensor, fixed: int | None) -> list[Tensor]:
+    """Batches to compare on, of the fixed size or of several sizes; each image is in one."""
+    sizes = list(BATCHES) if fixed is None else [fixed]
+    while sum(sizes) < len(images):
+        sizes.append(sizes[-1])
+    cycled = torch.cat([images] * -(-sum(sizes) // len(images)))
+    return list(cycled[: sum(sizes)].split(sizes))
 
 
 def _difference(model: nn.Module, graph: OnnxModel, images: Tensor) -> tuple[float, float]:

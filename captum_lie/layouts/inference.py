@@ -11,7 +11,7 @@ from captum_lie.layouts.evidence import Evidence, is_known
 from captum_lie.layouts.layout import TRIVIAL, UNKNOWN, Layout
 from captum_lie.layouts.shapes import by_shape
 
-#: A layout, or a function ``(module, tensor, evidence) -> layout`` that returns None where it cannot
+#: A layout, or a function ``(module, tensor, evidence) -> layout`` that gives None where it cannot
 #: say.
 Rule = Layout | Callable[[nn.Module, Tensor, Evidence], Layout | None]
 _INPUT_RULES: dict[type[nn.Module], Rule] = {}
@@ -68,10 +68,11 @@ def infer(
         >>> evidence = Evidence(batch=2, image=(32, 48))
         >>> print(infer(nn.Identity(), torch.rand(2, 8, 16, 24), evidence, "output"))
         nchw
-        >>> print(infer(nn.Identity(), torch.rand(2, 1 + 8 * 12, 64), evidence, "output"))
-        tokens[1+8x12]
-        >>> print(infer(nn.Identity(), torch.rand(2, 4, 97, 97), evidence, "output"))
+        >>> tokens = torch.rand(2, 1 + 8 * 12, 64)  # or 97 channels, then 4 + 6 * 10 tokens
+        >>> print(infer(nn.Identity(), tokens, evidence, "output"))
         unknown
+        >>> print(infer(nn.LayerNorm(64), tokens, evidence, "output"))
+        tokens[1+8x12]
     """
     if x.ndim == 0 or x.shape[0] != evidence.batch:
         return UNKNOWN

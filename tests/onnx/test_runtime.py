@@ -1,4 +1,4 @@
-"""``OnnxModel``: what the graph takes, from plain images; the same in this process and in a child."""
+"""``OnnxModel``: what the graph takes, from plain images; alike in this process and in a child."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_child_and_parent_give_the_same_bits_and_so_do_repeats(path: Path) -> No
     with pytest.raises(OnnxModelError, match="has ended"):
         there(IMAGES)
     for level in ("extended", "basic", "none"):
-        other = OnnxModel(path, threads=1, optimization=level)  # type: ignore[arg-type]
+        other = OnnxModel(path, threads=1, optimization=level)
         assert torch.allclose(other(IMAGES), here(IMAGES), atol=1e-5)
 
 
@@ -181,9 +181,7 @@ def test_identity_is_plain(path: Path) -> None:
     identity = inspect(network(path))
     assert identity.operators == {"Conv": 1, "ReduceMean": 1, "Relu": 1}
     assert identity.dynamic_axes == {"images": [0], "scores": [0]}
-    assert identity.inputs == [
-        {"name": "images", "dtype": "float32", "shape": ["batch", 3, 8, 8]}
-    ]
+    assert identity.inputs == [{"name": "images", "dtype": "float32", "shape": ["batch", 3, 8, 8]}]
     assert json.loads(json.dumps(identity.to_dict()))["opset"] == {"ai.onnx": 20}
     path.write_bytes(path.read_bytes() + b"")
     assert inspect(path).sha256 == identity.sha256
@@ -196,9 +194,7 @@ def test_captums_perturbation_methods(path: Path) -> None:
     expected = torch.zeros_like(x)
     expected[:, 1] = x[:, 1] / 64  # a pixel's share of the mean of its channel
     assert torch.allclose(found, expected, atol=1e-6)
-    window = Occlusion(model).attribute(
-        x, target=2, sliding_window_shapes=(3, 8, 8), baselines=0.0
-    )
+    window = Occlusion(model).attribute(x, target=2, sliding_window_shapes=(3, 8, 8), baselines=0.0)
     assert torch.allclose(window, MEANS[:2, 2, None, None, None].expand_as(x), atol=1e-6)
 
 

@@ -40,9 +40,7 @@ def save(
         list(initializers),
     )
     opsets = [helper.make_opsetid("", 20), *(helper.make_opsetid(d, 1) for d in domains)]
-    model = helper.make_model(
-        graph, opset_imports=opsets, functions=list(functions), ir_version=10
-    )
+    model = helper.make_model(graph, opset_imports=opsets, functions=list(functions), ir_version=10)
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -66,7 +64,8 @@ def scaled(path: Path, dtype: int, shape: Shape, axes: Sequence[int]) -> Path:
 
 
 def nested(levels: int) -> bytes:
-    """An If within an If within ..., as bytes; no library builds it without recursion of its own."""
+    """An If within an If within ..., as bytes; libraries build it by recursion of their own."""
+
     def field(number: int, content: bytes) -> bytes:
         return _varint(number << 3 | 2) + _varint(len(content)) + content
 
@@ -101,9 +100,7 @@ def doubling(path: Path, levels: int) -> Path:
         functions.append(helper.make_function("own", f"f{k}", ["x"], ["y"], body, opsets))
     call = helper.make_node(f"f{levels - 1}", ["images"], ["moved"], domain="own")
     nodes, weights = means("moved")
-    return save(
-        path, [call, *nodes], initializers=weights, functions=functions, domains=["own"]
-    )
+    return save(path, [call, *nodes], initializers=weights, functions=functions, domains=["own"])
 
 
 def external(path: Path, location: str, length: int | None = None, dims: int = 3) -> Path:
