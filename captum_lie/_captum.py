@@ -5,6 +5,7 @@ Several are private to Captum; when they move, only this module changes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -65,7 +66,17 @@ def run_forward(
     forward_func: ForwardFunc, inputs: tuple[Tensor, ...], target: TargetType, args: object
 ) -> Tensor:
     """Evaluate the model and select the target; a bad target raises ``AssertionError``."""
-    return cast(Tensor, _run_forward(forward_func, inputs, target, args))
+    function = _with_signature(forward_func)
+    return cast(Tensor, _run_forward(function, inputs, target, args))
+
+
+def _with_signature(forward_func: ForwardFunc) -> ForwardFunc:
+    """The function, wrapped if it has no signature (``torch.square``): Captum inspects it."""
+    try:
+        inspect.signature(forward_func)
+    except ValueError:
+        return lambda *args: forward_func(*args)
+    return forward_func
 
 
 def select_targets(output: Tensor, target: TargetType) -> Tensor:

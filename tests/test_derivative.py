@@ -289,3 +289,9 @@ def test_runs_inside_inference_mode_and_no_grad() -> None:
     with torch.no_grad():
         torch.testing.assert_close(lie_derivative(model, x, "all"), found)
     torch.testing.assert_close(found, expected)
+
+
+def test_builtin_functions_without_a_signature() -> None:
+    x = images(2)
+    xi = Rotation().generator(x)
+    torch.testing.assert_close(lie_derivative(torch.square, x, "rotation"), 2 * x * xi)

@@ -1,4 +1,4 @@
-"""Pictures of a layerwise decomposition: along depth, as an icicle of the tree, over the image."""
+"""Pictures of a layerwise decomposition: along depth, and over the image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -80,64 +79,6 @@ def plot_depth(
     handles = [Patch(color=COLOURS[kind], label=kind) for kind in KINDS if kind in used]
     figure.legend(
         handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8
-    )
-    return figure
-
-
-def icicle(result: LayerwiseResult, *, title: str | None = None) -> go.Figure:
-    """The module tree as an interactive icicle: area by size, colour by sign of the contribution.
-
-    Each box's width adds up the absolute self contributions within it; its colour is its own
-    (inclusive) contribution, red where it adds to the error and blue where it compensates.
-    """
-    table = result.to_dataframe()
-    rows = result.rows
-    resolved = [i for i, row in enumerate(rows) if row.resolved]
-    own = table["self_contribution"].abs().fillna(0).to_numpy()
-    total = own.copy()
-    for i in reversed(resolved):
-        if rows[i].parent >= 0:
-            total[rows[i].parent] += total[i]
-    largest = table["contribution"].abs().max() or 1.0
-    text = [
-        f"{table['contribution'][i]:.3g} in all, {table['self_contribution'][i]:.3g} itself<br>"
-        f"{rows[i].type}<br>{rows[i].input_layout} → {rows[i].output_layout}"
-        for i in resolved
-    ]
-    labels = [
-        (rows[i].module.rsplit(".", 1)[-1] or rows[i].type)
-        + (f" #{rows[i].call + 1}" if rows[i].call else "")
-        for i in resolved
-    ]
-    figure = go.Figure(
-        go.Icicle(
-            ids=[str(i) for i in resolved],
-            labels=labels,
-            parents=["" if rows[i].parent < 0 else str(rows[i].parent) for i in resolved],
-            values=[total[i] for i in resolved],
-            branchvalues="total",
-            text=text,
-            customdata=[rows[i].module or "(model)" for i in resolved],
-            textinfo="label",
-            hovertemplate="<b>%{customdata}</b><br>%{text}<extra></extra>",
-            marker={
-                "colors": [table["contribution"][i] for i in resolved],
-                "colorscale": "RdBu",
-                "reversescale": True,
-                "cmid": 0,
-                "cmin": -largest,
-                "cmax": largest,
-                "showscale": True,
-                "colorbar": {"title": "contribution", "thickness": 12},
-            },
-            tiling={"orientation": "v"},
-            sort=False,
-        )
-    )
-    figure.update_layout(
-        title=title or f"{result.group} ({result.measure})",
-        margin={"t": 50, "l": 10, "r": 10, "b": 10},
-        height=480,
     )
     return figure
 

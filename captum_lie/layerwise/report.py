@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from captum_lie._data import to_model
 from captum_lie.groups import OneParameterGroup
+from captum_lie.layerwise.icicle import icicle
 from captum_lie.layerwise.maps import LayerMap, layer_maps, leading_calls
-from captum_lie.layerwise.plotting import icicle, plot_depth, plot_layer_maps
+from captum_lie.layerwise.plotting import plot_depth, plot_layer_maps
 from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.report import embed, png, render, write_atomically, write_bytes_atomically
 

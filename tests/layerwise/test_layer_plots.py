@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from captum_lie.layerwise import LayerwiseEquivarianceError
+from captum_lie.layerwise.icicle import boxes, icicle, plot_icicle
 from captum_lie.layerwise.kinds import module_kind
 from captum_lie.layerwise.maps import layer_maps, leading_calls
-from captum_lie.layerwise.plotting import icicle, plot_depth, plot_layer_maps
+from captum_lie.layerwise.plotting import plot_depth, plot_layer_maps
 from captum_lie.layouts import NCHW, TRIVIAL, Layout
 from tests.toy_models import build, images
 
@@ -35,6 +39,26 @@ def test_icicle_boxes_nest_and_show_their_contribution() -> None:
     assert colours == pytest.approx(table["contribution"].to_numpy())
     assert box.marker.cmid == 0
     assert "act #2" in box.labels
+
+
+def test_static_icicle_tiles_the_same_tree() -> None:
+    result = LayerwiseEquivarianceError(build("resnet")).attribute(images(), "rotation")
+    tree = boxes(result)
+    assert [box.width for box in tree] == pytest.approx(list(icicle(result).data[0].values))
+    at = {box.row: box for box in tree}
+    for before, box in pairwise(tree):
+        around = at[result.rows[box.row].parent]
+        assert box.level == around.level + 1
+        assert box.left >= around.left
+        assert box.left + box.width <= (around.left + around.width) * (1 + 1e-12)
+        if box.level == before.level:  # side by side
+            assert box.left == pytest.approx(before.left + before.width)
+    panel = plot_icicle(result, titles=["resnet"]).axes[0]
+    drawn: list[Any] = list(panel.patches)
+    assert len(drawn) == len(tree)
+    root = drawn[0].get_facecolor()
+    assert root[0] > root[2]  # the whole error is positive: red
+    assert result.rows[0].type in {text.get_text() for text in panel.texts}
 
 
 def test_maps_lie_over_the_image() -> None:
