@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from captum_lie.layerwise.averages import mean_and_stderr
 from captum_lie.layerwise.kinds import KINDS
 from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.layouts import Layout
 from captum_lie.plotting import SIGNED, channels_last
 
 COLOURS = dict(zip(KINDS, colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
-#: Bars that are named in the depth plot.
-NAMED = 8
+#: Bars that are named in the depth plot, the longest name, and a character's share of a panel.
+NAMED, LONGEST, CHARACTER = 8, 20, 0.017
 
 
 def plot_depth(
@@ -42,9 +43,8 @@ def plot_depth(
         table = table[(table["is_leaf"]) | (table["self_contribution"].abs() > 0)]
         values = table["self_contribution"].to_numpy()
         place = np.arange(len(values))
-        spread = result.self_contributions[table.index.to_list()]
-        n = spread.shape[1]
-        stderr = (spread.std(1) / n**0.5).numpy() if n > 1 else np.zeros(len(values))
+        shown = result.self_contributions[table.index.to_list()]
+        stderr = mean_and_stderr(shown)[1].nan_to_num().numpy()
         axes.bar(
             place,
             values,
@@ -54,12 +54,15 @@ def plot_depth(
             error_kw={"linewidth": 0.6, "ecolor": "0.4"},
         )
         used |= set(table["kind"])
+        needed = [0, 0]  # characters of the names below and above the bars
         for rank in np.argsort(-np.abs(values))[:NAMED]:
             if abs(values[rank]) > 0.03 * np.abs(values).max():
-                up = values[rank] >= 0
+                up = int(values[rank] >= 0)
+                name = _shortened(table["module"].iloc[rank])
+                needed[up] = max(needed[up], len(name))
                 end = values[rank] + (stderr[rank] if up else -stderr[rank])
                 axes.annotate(
-                    ".".join(table["module"].iloc[rank].split(".")[-3:]) or "(model)",
+                    name,
                     (place[rank], end),
                     xytext=(0, 3 if up else -3),
                     textcoords="offset points",
@@ -69,7 +72,11 @@ def plot_depth(
                     fontsize=6,
                 )
         axes.axhline(0, color="0.3", linewidth=0.6)
-        axes.margins(x=0.01, y=0.8)
+        axes.margins(x=0.01)
+        low, high = (values - stderr).min(initial=0), (values + stderr).max(initial=0)
+        below, above = (CHARACTER * n + 0.05 for n in needed)  # shares of the panel's height
+        span = (high - low or 1.0) / (1 - below - above)
+        axes.set_ylim(low - below * span, high + above * span)
         axes.set_title(
             titles[i] if titles else f"{result.group} ({result.measure})", fontsize=10, loc="left"
         )
@@ -81,6 +88,14 @@ def plot_depth(
         handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=8
     )
     return figure
+
+
+def _shortened(name: str) -> str:
+    """The end of a module's name, whole parts if they fit."""
+    parts = name.split(".")[-3:]
+    while len(parts) > 1 and len(".".join(parts)) > LONGEST:
+        parts = parts[1:]
+    return ".".join(parts)[-LONGEST:] or "(model)"
 
 
 def plot_layer_maps(

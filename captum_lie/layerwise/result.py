@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_lie.layerwise.averages import mean_and_stderr
 from captum_lie.layerwise.tree import Row, check_same_rows, leaf_share
 
 
@@ -61,16 +62,12 @@ class LayerwiseResult:
         contribution, self_contribution, stderr``; ``parent`` is the row of the nearest resolved
         call around it. ``stderr`` is that of the mean over examples.
         """
-        n = len(self.total)
+        mean, stderr = mean_and_stderr(self.contributions)
         if self.stderr is not None:
-            stderr = self.stderr.square().sum(1).sqrt() / n
-        elif n > 1:
-            stderr = self.contributions.std(1) / n**0.5
-        else:
-            stderr = torch.full((len(self.rows),), torch.nan)
+            stderr = self.stderr.square().sum(1).sqrt() / len(self.total)
         table = pd.DataFrame([vars(row) for row in self.rows]).drop(columns="resolved")
-        table["contribution"] = self.contributions.mean(1).numpy()
-        table["self_contribution"] = self.self_contributions.mean(1).numpy()
+        table["contribution"] = mean.numpy()
+        table["self_contribution"] = mean_and_stderr(self.self_contributions)[0].numpy()
         table["stderr"] = stderr.numpy()
         return table
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_lie._validation import one_of
+from captum_lie.layerwise.averages import mean_and_stderr
 from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.layerwise.tree import Row, check_same_rows
 
@@ -69,20 +70,20 @@ class SampledResult:
     def to_dataframe(self) -> pd.DataFrame:
         """A row per module call, means over the examples and their standard errors.
 
+        Examples for which an error is not defined (every sampled motion was the identity on a
+        coarse grid) are left out of its mean.
+
         Columns: ``module, type, kind, call, depth, is_leaf, input_layout, output_layout, metric,
         dim, n``, and each of :data:`NORMALISATIONS` with a ``…_stderr`` beside it.
         """
         described = ["module", "type", "kind", "call", "depth", "is_leaf",
                      "input_layout", "output_layout"]  # fmt: skip
         table = pd.DataFrame([vars(row) for row in self.rows])[described]
-        n = self.squared_error.shape[1]
-        table["metric"], table["n"] = self.metric, n
+        table["metric"], table["n"] = self.metric, self.squared_error.shape[1]
         table["dim"] = self.dims.mean(1).numpy()
         for name in NORMALISATIONS:
-            values = self.errors(name)
-            spread = values.std(1) if n > 1 else torch.full_like(values[:, 0], torch.nan)
-            table[name] = values.mean(1).numpy()
-            table[f"{name}_stderr"] = (spread / n**0.5).numpy()
+            mean, stderr = mean_and_stderr(self.errors(name))
+            table[name], table[f"{name}_stderr"] = mean.numpy(), stderr.numpy()
         return table
 
     def plot(self, normalisation: str = "mean") -> Figure:

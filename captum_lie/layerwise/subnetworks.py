@@ -25,6 +25,7 @@ from captum_lie._validation import (
 )
 from captum_lie.derivative import bind
 from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
+from captum_lie.layerwise.averages import mean_and_stderr
 from captum_lie.layerwise.tracing import (
     Boundary,
     Call,
@@ -108,10 +109,8 @@ class SubnetworkResult:
         table["dim"] = self.dims.long().numpy()
         for name in MEASURES:
             values: Tensor = getattr(self, name)
-            n = values.shape[1]
-            spread = values.std(1) if n > 1 else torch.full_like(values[:, 0], torch.nan)
-            table[name] = values.mean(1).numpy()
-            table[f"{name}_stderr"] = (spread / n**0.5).numpy()
+            mean, stderr = mean_and_stderr(values)
+            table[name], table[f"{name}_stderr"] = mean.numpy(), stderr.numpy()
         return table
 
     @staticmethod

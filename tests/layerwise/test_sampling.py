@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -260,3 +261,18 @@ def test_the_picture_shows_leaves() -> None:
     figure = measure(Residual().double().eval(), noise()).plot("relative_to_output")
     assert figure.axes[0].get_ylabel() == "relative to output"
     assert len(figure.axes[0].patches) == 5
+
+
+def test_examples_without_a_value_are_left_out_of_the_mean() -> None:
+    result = measure(Residual().double().eval(), noise(4, 32, 32))
+    undefined = torch.zeros_like(result.squared_change)
+    undefined[:, 1] = 1
+    change = result.squared_change.masked_fill(undefined.bool(), 0)
+    table = dataclasses.replace(result, squared_change=change).to_dataframe()
+    kept = result.errors("relative_to_change")[:, [0, 2, 3]]
+    expected = kept.mean(1).numpy()
+    assert np.isfinite(expected).sum() >= 3
+    np.testing.assert_allclose(table["relative_to_change"], expected)
+    np.testing.assert_allclose(
+        table["relative_to_change_stderr"], (kept.std(1) / 3**0.5).numpy(), atol=1e-12
+    )
