@@ -170,8 +170,17 @@ def _vmapped(function: Function, inputs: Tensors, tangents: Tensors, chunk: int 
         derivative: Tensor = torch.func.jvp(function, inputs, tangent)[1]
         return derivative
 
-    batched: Any = torch.func.vmap(one, chunk_size=chunk, randomness="same")(*tangents)
+    with without_fallback_warnings():
+        batched: Any = torch.func.vmap(one, chunk_size=chunk, randomness="same")(*tangents)
     return check_output(batched)
+
+
+@contextmanager
+def without_fallback_warnings() -> Iterator[None]:
+    """Users can do nothing about operators that ``vmap`` evaluates one by one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        yield
 
 
 def _duals(function: Function, inputs: Tensors, tangents: Tensors, _chunk: int | None) -> Tensor:

@@ -295,3 +295,17 @@ def test_builtin_functions_without_a_signature() -> None:
     x = images(2)
     xi = Rotation().generator(x)
     torch.testing.assert_close(lie_derivative(torch.square, x, "rotation"), 2 * x * xi)
+
+
+def test_fallbacks_of_vmap_are_no_warning_to_users() -> None:
+    torch.manual_seed(0)
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), *pool).double().eval()
+    model = model.to(memory_format=torch.channels_last)  # such pooling has no batching rule
+    x = images(2).contiguous(memory_format=torch.channels_last)
+    groups = ["rotation", "scale"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = lie_derivative(model, x, groups)
+    alone = torch.stack([lie_derivative(model, x, group) for group in groups])
+    torch.testing.assert_close(found, alone)

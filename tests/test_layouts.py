@@ -183,6 +183,17 @@ def test_a_block_has_its_channels_where_it_normalises_them() -> None:
     assert infer(nn.Sequential(nn.LayerNorm(50)), x, SQUARE, "input") == UNKNOWN
 
 
+def test_what_follows_an_unknown_tensor_is_not_guessed() -> None:
+    x = torch.zeros(2, 98, 64)  # tokens of a grid of 7 x 14 with 64 features, not 8 x 8 tokens
+    assert infer(nn.Linear(32, 64), x, Evidence(2, (224, 224), sources=(UNKNOWN,)), "output") == (
+        UNKNOWN
+    )
+    assert infer(nn.GELU(), x, Evidence(2, (224, 224), sources=(UNKNOWN,)), "output") == UNKNOWN
+    assert infer(nn.GELU(), x, Evidence(2, (224, 224), known=UNKNOWN), "input") == UNKNOWN
+    seen = Evidence(2, (224, 224), known=UNKNOWN, grids=((0, (8, 8)),))
+    assert infer(nn.GELU(), x, seen, "input") == Layout("tokens_first", grid=(8, 8))
+
+
 def test_what_does_not_move() -> None:
     for shape in ((2, 10), (2, 64, 1, 1), (2, 1, 256)):  # 256 channels, not 16 x 16 tokens
         assert infer(nn.GELU(), torch.zeros(shape), SQUARE, "input") == TRIVIAL

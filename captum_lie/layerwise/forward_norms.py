@@ -20,6 +20,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from captum_lie._autodiff import without_fallback_warnings
 from captum_lie.derivative import tangent_basis
 from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise.fluxes import Recording
@@ -95,7 +96,8 @@ def _pushed(
         return derivative
 
     directions = torch.eye(zero.numel()).to(zero).view(-1, *zero.shape)
-    derivatives: Tensor = torch.func.vmap(along, randomness="same")(directions)
+    with without_fallback_warnings():
+        derivatives: Tensor = torch.func.vmap(along, randomness="same")(directions)
     unflattened: Tensor = derivatives.detach().unflatten(0, zero.shape)
     return unflattened
 

@@ -61,7 +61,8 @@ def infer(
     In this order: a tensor whose first axis is not the batch is unknown; vectors, N×C×1×1 maps and
     single tokens are trivial; then the rules of the classes around it and of its own; then what is
     known of this tensor; then the shape, if only one layout fits it, or only one that the module's
-    inputs have, or that puts the channels where the module normalises them.
+    inputs have, or that puts the channels where the module normalises them. Sequences that come
+    from an unknown tensor must lie on a grid that was seen before.
 
     Example:
         >>> import torch
@@ -98,8 +99,11 @@ def infer(
     if len(candidates) > 1:  # nor turn their tensors around
         kinds = [source.kind for source in evidence.sources]
         candidates = [c for c in candidates if c.kind in kinds] or candidates
-    if len(candidates) > 1 and x.ndim == 3 and _normalizes_last_axis(module, x):
+    if x.ndim == 3 and _normalizes_last_axis(module, x):
         candidates = [c for c in candidates if c.kind == "tokens"]
+    elif x.ndim == 3 and UNKNOWN in (evidence.known, *evidence.sources):
+        # Numbers of channels are often squares: what comes from an unknown tensor needs more.
+        candidates = [c for c in candidates if evidence.familiar(c)]
     return candidates[0] if len(candidates) == 1 else UNKNOWN
 
 

@@ -74,13 +74,20 @@ def after_linear(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | N
 
     Over the last axis of ``tokens_first`` (mixers) they return learned functionals of the whole
     image, which move with nothing: trivial, unless the tokens are as many as before.
+
+    Example:
+        >>> import torch
+        >>> evidence = Evidence(batch=2, image=(32, 32), sources=(UNKNOWN,))
+        >>> print(after_linear(nn.Linear(8, 64), torch.rand(2, 30, 64), evidence))
+        unknown
     """
     for source in evidence.sources:
         if source.kind == "tokens_first":
             return source if source.fits(x) else TRIVIAL
         if source.kind in ("tokens", "nhwc"):
             return source
-    return None
+    unclear = x.ndim > 2 and UNKNOWN in evidence.sources and not is_known(x, evidence)
+    return UNKNOWN if unclear else None  # the number of features says nothing of the rest
 
 
 register(nn.LayerNorm, nn.RMSNorm, input=channels_last)
