@@ -148,6 +148,17 @@ class LieDerivativeModel:
 
     Raises:
         OnnxModelError: the file cannot be used, or is no graph of a Lie derivative.
+
+    Example:
+        >>> import tempfile
+        >>> from captum_lie.examples import load_images, load_model
+        >>> model, (x, _) = load_model("cnn"), load_images(3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = export_lie_derivative(model, ["rotation", "scale"], x, f"{folder}/lie.onnx")
+        ...     with LieDerivativeModel(path, threads=1) as graph:
+        ...         names, shape = [group.name for group in graph.groups], graph(x)[1].shape
+        >>> names, shape
+        (['rotation', 'scale'], torch.Size([3, 2, 8]))
     """
 
     def __init__(

@@ -50,6 +50,17 @@ def quantize(
         OnnxModelError: the file cannot be used or quantised.
         ValueError: unknown mode, or no images to calibrate on.
         OSError: the result cannot be written.
+
+    Example:
+        >>> from captum_lie.examples import load_images, load_model
+        >>> from captum_lie_onnx import OnnxModel, export
+        >>> images, _ = load_images(16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = export(load_model("cnn"), images[:2], f"{folder}/cnn.onnx")
+        ...     int8 = quantize(path, f"{folder}/int8.onnx", "static", images)
+        ...     same = OnnxModel(int8)(images).argmax(1) == OnnxModel(path)(images).argmax(1)
+        >>> bool(same.float().mean() > 0.8)
+        True
     """
     one_of("mode", mode, MODES)
     if mode == "static" and (images is None or not len(images)):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
-from captum_lie import get_group
+from captum_lie import get_group, lie_derivative
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.fluxes import Recording, recorded
+from captum_lie.layerwise.forward_norms import contribution_vectors
 from captum_lie.layerwise.probes import squared_norms
-from tests.toy_models import images
+from tests.toy_models import build, images
 
 GROUPS = ["translation_x", "rotation", "brightness"]
 Function = Callable[[Tensor], Tensor]
@@ -187,3 +190,136 @@ def test_most_probable_outputs_first_beats_gaussian_probes(probes: int) -> None:
         assert errors[1] > 3 * errors[0], (row, errors)
         relative = errors[1] / truth[row, 0]
         assert relative == pytest.approx((2 / probes) ** 0.5, rel=0.25)  # √(2/P), as it must be
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_forward_mode_gives_the_vectors_of_the_literal_loop(batch: int) -> None:
+    model, x = reuse(), images(batch, (6, 8))
+    assert isinstance(model, Reuse)
+    groups = [get_group(name) for name in GROUPS]
+    with recorded(model, (x,), output_fn=softmax) as recording:
+        vectors = contribution_vectors(recording, groups)
+        calls = [(call.name, call.index) for call in recording.calls]
+    assert vectors.shape == (9, 3, batch, 4)
+    for n in range(batch):
+        for key, (inner, layer, rest) in split_by_hand(model, x[n : n + 1]).items():
+            for g, group in enumerate(GROUPS):
+                expected = contribution(inner.detach(), layer, rest, group)
+                found = vectors[calls.index(key), g, n]
+                torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14, msg=str(key))
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit", "mixer"])
+def test_forward_mode_and_backward_passes_give_the_same_vectors(name: str) -> None:
+    model, x = build(name), images(2)
+    groups = [get_group(each) for each in (*GROUPS, "scale")]
+    with recorded(model, (x,), output_fn=softmax) as recording:
+        vectors = contribution_vectors(recording, groups)
+        for k in range(recording.output.shape[1]):
+            unit = torch.zeros_like(recording.output)
+            unit[:, k] = 1
+            backward = recording.contributions(unit, groups)
+            torch.testing.assert_close(vectors[..., k], backward, rtol=1e-7, atol=1e-12)
+
+
+def test_the_cheaper_mode_is_taken_and_named() -> None:
+    few_outputs, x = classifier(2, 1.0)
+    many_outputs, _ = classifier(300, 1.0)
+    found = {}
+    for model, mode in ((few_outputs, "reverse"), (many_outputs, "forward")):
+        result = LayerwiseEquivarianceError(model).attribute(x, group="rotation", measure="norm")
+        assert mode in result.method
+        found[mode] = result
+    # Both are exact: the same numbers from as many backward passes as there are outputs.
+    with recorded(many_outputs, (x,), output_fn=softmax) as recording:
+        squares = torch.zeros(len(recording.calls), 1, dtype=torch.float64)
+        for k in range(300):
+            unit = torch.zeros_like(recording.output)
+            unit[:, k] = 1
+            squares += recording.contributions(unit, [get_group("rotation")])[:, 0].square()
+    result = found["forward"]
+    torch.testing.assert_close(result.contributions, squares / 300, rtol=1e-8, atol=1e-18)
+
+
+class NoForwardMode(torch.autograd.Function):
+    """An operator without a forward-mode derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * gradients[0]
+
+
+class Squared(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = NoForwardMode.apply(x)
+        return result
+
+
+def test_reverse_mode_serves_where_forward_mode_cannot() -> None:
+    torch.manual_seed(0)
+    outer = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 300)]
+    conv = nn.Conv2d(3, 4, 3, padding=1)
+    model = nn.Sequential(conv, Squared(), *outer).double().eval()
+    x = images(1, (6, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the totals say that they are by reverse-over-reverse
+        result = LayerwiseEquivarianceError(model).attribute(x, "rotation", measure="norm")
+    assert "reverse" in result.method
+    rest = nn.Sequential(*outer, nn.Softmax(1)).double()
+    y = conv(x).detach()
+    expected = contribution(y, torch.square, rest, "rotation").square().sum() / 300
+    torch.testing.assert_close(result.contributions[2, 0], expected, rtol=1e-8, atol=1e-18)
+
+
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_totals_of_several_groups_are_those_of_each(name: str) -> None:
+    model, x = build(name), images(2)
+    several = LayerwiseEquivarianceError(model).attribute(x, GROUPS, measure="target", target=1)
+    for group, found in zip(GROUPS, several, strict=True):
+        alone = LayerwiseEquivarianceError(model).attribute(x, group, measure="target", target=1)
+        torch.testing.assert_close(found.total, alone.total, rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(found.contributions, alone.contributions, rtol=1e-8, atol=1e-12)
+
+
+class WrongGradient(torch.autograd.Function):
+    """``2 x`` whose backward formula says 3: forward and reverse mode disagree."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return 3 * gradients[0]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return 2 * tangents[0]
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = WrongGradient.apply(x)
+        return result
+
+
+def test_one_joint_tangent_finds_a_wrong_derivative() -> None:
+    torch.manual_seed(0)
+    conv, head = nn.Conv2d(3, 4, 3, stride=2), nn.Linear(4, 5)
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    model = nn.Sequential(Doubled(), conv, nn.SiLU(), *pool, head).double().eval()
+    x = images(2)
+    several = LayerwiseEquivarianceError(model).attribute(x, GROUPS, measure="target", target=1)
+    for group, found in zip(GROUPS, several, strict=True):
+        truth = lie_derivative(lambda x: model(x).softmax(1), x, group, target=1)
+        torch.testing.assert_close(found.total, truth.double(), rtol=1e-8, atol=1e-12)
+        assert (found.unattributed.abs() > 1e-3 * found.total.abs()).all()
