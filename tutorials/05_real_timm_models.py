@@ -75,10 +75,10 @@ print(
 # "rotation" mean those of the picture. It loads timm's pretrained weights from the hub or the
 # cache. `checkpoint=` takes a local file instead, and `pretrained=False` random weights.
 #
-# This notebook asks for pretrained weights, then for `NAME.safetensors` or `NAME.pth` in the folder
-# that the environment variable `CAPTUM_LIE_CHECKPOINTS` names, and then falls back on random
-# weights, with the classifier drawn anew where timm sets it to zero. **The table says which you are
-# looking at.**
+# This notebook takes `NAME.safetensors` or `NAME.pth` from the folder that the environment variable
+# `CAPTUM_LIE_CHECKPOINTS` names, if there is such a file; else it asks for pretrained weights; and
+# falls back on random ones, with the classifier drawn anew, since timm sets some to zero. **The
+# table says which you are looking at.**
 
 # %%
 NAMES = ["resnet18", "convnext_atto", "vit_tiny_patch16_224", "mixer_s16_224"]
@@ -173,9 +173,9 @@ pd.concat(tables).set_index(["model", "weights", "group"])
 # %% [markdown]
 # With random weights every model stands near 1, as it should: before training, a shift is to the
 # network a change like any other of its size. The patch models lie somewhat below, since a patch
-# averages over many pixels, which favours the low frequencies that make up real tangents. A
-# trained model that has learned to disregard shifts lies far below. Six images make a rough
-# estimate: the column `stderr` is about half of `lee`.
+# averages over many pixels, which favours the low frequencies that make up real tangents. A model
+# that has learned to disregard shifts would lie below its untrained twin. Six images make a rough
+# estimate: `stderr` is up to four fifths of `lee`.
 #
 # ## Layouts, found
 #
@@ -329,9 +329,9 @@ shares.round(3)
 # On the left the shares by kind, as in the paper's Figure 4; on the right the same contributions
 # added up from the input on. The patch models jump to their final value at once. ResNet-18 and
 # ConvNeXt climb in stairs, one for each subsampling: the stem, then each `downsample`.
-# (ConvNeXt's stem, a convolution of stride 4, counts as patch embedding.) In the paper trained
-# models show the same order, subsampling and patches first, then non-linearities; compare when
-# the table at the top says *pretrained*.
+# (ConvNeXt's stem, a convolution of stride 4, counts as patch embedding.) The paper traces the
+# error of trained models to aliasing, in such layers and in pointwise non-linearities; compare
+# when the table at the top says *pretrained*.
 #
 # ## Each layer alone
 #
