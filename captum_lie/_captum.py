@@ -116,6 +116,10 @@ def progress(iterable: Iterable[T], description: str, total: int | None, show: b
     return cast("Iterable[T]", _progress(iterable, desc=description, total=total))
 
 
-def sum_per_example(attributions: tuple[Tensor, ...]) -> Tensor:
-    """Sum of everything that belongs to each example, over all inputs: ``[N]``."""
-    return torch.stack([a.flatten(1).sum(1) for a in attributions]).sum(0)
+def sum_per_example(attributions: tuple[Tensor, ...], n: int | None = None) -> Tensor:
+    """Sum of everything that belongs to each example, over all inputs: ``[N]``.
+
+    Args:
+        n: number of examples, where the first axis may hold more (windows of each, say).
+    """
+    return torch.stack([a.reshape(n or len(a), -1).sum(1) for a in attributions]).sum(0)

@@ -1,6 +1,6 @@
 """timm models for captum-lie, loaded with the preprocessing that belongs to their weights."""
 
-from captum_lie_timm import layouts
+from captum_lie_timm import heads, layouts, regrouping
 from captum_lie_timm.loading import load
 
-__all__ = ["layouts", "load"]
+__all__ = ["heads", "layouts", "load", "regrouping"]

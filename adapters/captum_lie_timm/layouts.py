@@ -1,16 +1,16 @@
 """Layouts of timm's modules, registered by class when the adapter is imported.
 
-Only what the shapes cannot tell is said here: which axis is the channels' where it may be as long
-as the image is high, how tokens lie on a non-square grid, and where tokens are not in the order of
-the image. Everything else (prefix and distillation tokens, registers, class attention, windows,
-which stay unknown and fold into their block) follows from the shapes.
+Only what the shapes cannot tell is said here and beside: which axis is the channels' where it may
+be as long as the image is high, how tokens lie on a non-square grid (:mod:`captum_lie_timm.heads`,
+:mod:`captum_lie_timm.regrouping`: where tokens are those of heads, or not in the order of the
+image). Everything else (prefix and distillation tokens, registers, class attention) follows from
+the shapes.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-from timm.layers.attention import Attention, AttentionRope
 from timm.layers.format import Format
 from timm.layers.layer_scale import LayerScale, LayerScale2d
 from timm.layers.norm import (
@@ -35,12 +35,9 @@ from timm.layers.norm_act import (
 )
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import (
-    coat,
     crossvit,
-    eva,
     fastvit,
     gcvit,
-    hiera,
     hieradet_sam2,
     mambaout,
     maxxvit,
@@ -58,13 +55,11 @@ from torch import Tensor, nn
 from captum_lie.layouts import (
     NCHW,
     NHWC,
-    UNKNOWN,
     Evidence,
     Layout,
     channels_last,
     image_or_trivial,
     register,
-    token_layouts,
 )
 
 
@@ -84,23 +79,6 @@ def patch_embedding(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout 
     kind = "tokens_first" if module.output_fmt == Format.NCL else "tokens"
     layout = Layout(kind, grid=module.dynamic_feat_size(evidence.image))  # type: ignore[arg-type]
     return layout if layout.fits(x) else None
-
-
-def heads(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
-    """Rule of modules that act on ``[N, heads, tokens, C]``, fewer heads than tokens."""
-    if x.ndim != 4 or x.shape[1] >= x.shape[2]:
-        return UNKNOWN
-    tokens = next(token_layouts("tokens", x.shape[2], evidence), None)
-    return UNKNOWN if tokens is None else Layout("heads", tokens.prefix, tokens.grid)
-
-
-def queries_and_keys(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
-    """Rule within attention over all tokens: its norms of rank four act on each head.
-
-    Elsewhere a norm of that rank may act on windows, ``[N, windows, tokens, C]``.
-    """
-    is_norm = isinstance(module, nn.LayerNorm | RmsNorm | RmsNormFp32 | SimpleNorm | SimpleNormFp32)
-    return heads(module, x, evidence) if is_norm and x.ndim == 4 else None
 
 
 # These subclass nn.LayerNorm, whose own rule is channels last, but normalise [N, C, h, w].
@@ -131,11 +109,9 @@ register(
     *(RmsNorm, RmsNormFp32, SimpleNorm, SimpleNormFp32, LayerScale),
     input=channels_last,
 )
-register(Attention, AttentionRope, eva.EvaAttention, inside=queries_and_keys)
 
 register(PatchEmbed, input=image_or_trivial, output=patch_embedding)
 register(crossvit.PatchEmbed, input=image_or_trivial)
-register(coat.ConvRelPosEnc, input=heads, output=heads)
 
 # Stages and blocks whose images are [N, h, w, C].
 register(
@@ -154,12 +130,3 @@ register(
 )
 register(mambaout.Stem, hieradet_sam2.HieraPatchEmbed, output=channels_last_image)
 register(mambaout.MlpHead, input=channels_last_image)
-
-
-def mask_units(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
-    """Rule within Hiera: until the last stage, tokens lie in the order of its mask units."""
-    return UNKNOWN if x.ndim > 2 else None
-
-
-register(hiera.Unroll, output=mask_units)
-register(hiera.HieraBlock, input=mask_units, output=mask_units, inside=mask_units)

@@ -115,7 +115,7 @@ class LayerLieDerivative(LayerAttribution, GradientAttribution):
         result = results if isinstance(self.layer, list) else results[0]
         if not return_convergence_delta:
             return result
-        deltas = [sum_per_example(t.attributions) - t.expected for t in terms]
+        deltas = [sum_per_example(t.attributions, len(t.expected)) - t.expected for t in terms]
         return result, deltas if isinstance(self.layer, list) else deltas[0]
 
     def has_convergence_delta(self) -> bool:
@@ -149,7 +149,8 @@ class LayerLieDerivative(LayerAttribution, GradientAttribution):
         )
         given = attributions if isinstance(self.layer, list) else [attributions]
         deltas = [
-            sum_per_example(as_tuple(a)) - t.expected for a, t in zip(given, terms, strict=True)
+            sum_per_example(as_tuple(a), len(t.expected)) - t.expected
+            for a, t in zip(given, terms, strict=True)
         ]
         return deltas if isinstance(self.layer, list) else deltas[0]
 

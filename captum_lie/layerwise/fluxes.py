@@ -132,7 +132,8 @@ class Recording:
                 flux = pairings(self._groups, layout.to_image(gradient), layout.to_image(x))
             else:
                 products = [gradient * tangent for tangent in self._kept(boundary)]
-                flux = torch.stack([p.flatten(1).sum(1, dtype=torch.float64) for p in products])
+                n = layout.examples(x)
+                flux = torch.stack([p.reshape(n, -1).sum(1, dtype=torch.float64) for p in products])
         else:
             flux = self._latest.flux
         self._latest = _Latest(boundary, gradient, flux)

@@ -110,7 +110,7 @@ def leading_calls(result: LayerwiseResult, most: int = 6) -> list[tuple[str, int
         )
         if row.is_leaf
         and row.resolved
-        and row.output_layout.startswith(("nchw", "nhwc", "tokens", "heads"))
+        and row.output_layout.startswith(("nchw", "nhwc", "tokens", "heads", "regrouped"))
         and "," not in row.output_layout
     ]
     leading = sorted(i for _, i in sorted(drawable, reverse=True)[:most])

@@ -203,11 +203,7 @@ def _errors(
     n = len(draws)
     layouts = [b.layout for b in (*call.inputs, *call.outputs)]
     values = [b.value for b in (*call.inputs, *call.outputs)]
-    grids = [
-        tuple(layout.to_image(x).shape[-2:])
-        for layout, x in zip(layouts, values, strict=True)
-        if layout.moves
-    ]
+    grids = [layout.extent(x) for layout, x in zip(layouts, values, strict=True) if layout.moves]
     if not call.resolved or not motion.fits(grids):
         return torch.full((4, n), torch.nan, dtype=torch.float64)
     total = torch.zeros(4, n, dtype=torch.float64, device=values[0].device if values else None)
@@ -238,7 +234,8 @@ def _compared(layout: Layout, still: Tensor, got: Tensor, move: Move, masked: bo
         weight * wanted.square(),
         weight * (wanted - still).square(),
     )
-    return torch.stack([s.flatten(1).sum(1) for s in sums])
+    n = layout.examples(still)
+    return torch.stack([s.reshape(n, -1).sum(1) for s in sums])
 
 
 def moved(layout: Layout, x: Tensor, act: Any) -> tuple[Tensor, Tensor]:

@@ -272,7 +272,7 @@ def _squared_norms(
     if layout == UNKNOWN:
         return x.new_full((3, n), torch.nan, dtype=torch.float64)
     motion = layout.generator(group, x)
-    parts = torch.stack([tangent - motion, motion, x]).flatten(2)
+    parts = torch.stack([tangent - motion, motion, x]).reshape(3, n, -1)
     return parts.double().square().sum(2)
 
 

@@ -84,13 +84,19 @@ class Call:
 
     @property
     def depth(self) -> int:
-        return len(list(self.ancestors()))
+        return len(list(self.around()))
 
-    def ancestors(self) -> Iterator[nn.Module]:
-        """The modules within which it was called, the nearest first."""
+    @property
+    def extent(self) -> tuple[int, int] | None:
+        """``(h, w)`` of the first image or grid that it got."""
+        moving = (b for b in self.inputs if b.layout.moves)
+        return next((b.layout.extent(b.copy) for b in moving), None)
+
+    def around(self) -> Iterator[Call]:
+        """The calls within which it happened, the nearest first."""
         call = self.parent
         while call is not None:
-            yield call.module
+            yield call
             call = call.parent
 
 
@@ -162,9 +168,9 @@ class Trace:
         boundary = Boundary(x, copy, layout, (x._version, copy._version), leaf)
         (call.inputs if side == "input" else call.outputs).append(boundary)
         self._layouts[id(copy)] = layout
-        if layout.moves:
+        if layout.moves and layout.regrouping is None:  # windows of one shape may be shifted
             self._by_shape[tuple(x.shape)] = layout
-        if layout.grid is not None:
+        if layout.grid is not None and layout.regrouping is None:
             self._grids[layout.prefix, layout.grid] = None
         if self.on_boundary is not None:
             self.on_boundary(call, side, boundary)
@@ -193,7 +199,8 @@ class Trace:
             self._evidence,
             known=known,
             sources=sources,
-            ancestors=tuple(call.ancestors()),
+            ancestors=tuple(outer.module for outer in call.around()),
+            extents=tuple(outer.extent for outer in call.around()),
             grids=tuple(self._grids),
         )
         return infer(call.module, x, evidence, side)

@@ -38,6 +38,7 @@ class _Visit:
     call: Call
     arguments: list[Any]  # leaves of (args, kwargs)
     structure: pytree.TreeSpec
+    n: int  # examples
     inputs: list[_Crossing] = field(default_factory=list)
     outputs: list[_Crossing] = field(default_factory=list)
     returned: list[int] = field(default_factory=list)  # which leaves of the output are ours
@@ -52,14 +53,14 @@ class _Visit:
                 leaves[place] = tensor
             args, kwargs = pytree.tree_unflatten(leaves, self.structure)
             found = pytree.tree_leaves(self.call.module(*args, **kwargs))
-            return torch.cat([found[i].flatten(1) for i in self.returned], 1)
+            return torch.cat([found[i].reshape(self.n, -1) for i in self.returned], 1)
 
         values = tuple(c.value for c in self.inputs)
         moved = pushforward(
             function, values, tuple(t[None] for t in tangents), forward_func=self.call.module
         )[0]
-        parts = moved.split([c.value[0].numel() for c in self.outputs], 1)
-        return [p.view_as(c.value) for p, c in zip(parts, self.outputs, strict=True)]
+        parts = moved.split([c.value.numel() // self.n for c in self.outputs], 1)
+        return [p.reshape(c.value.shape) for p, c in zip(parts, self.outputs, strict=True)]
 
     def generators(self, side: Side, group: OneParameterGroup) -> list[Tensor]:
         """``ξ(x)`` at all tensors of one side."""
@@ -134,18 +135,20 @@ def _terms(visit: _Visit, group: OneParameterGroup, *, to_input: bool, check: bo
     layouts = tuple(c.layout for c in (visit.inputs if to_input else visit.outputs))
     if visit.call.idle and not to_input:  # exactly zero, whatever the layout
         zeros = tuple(torch.zeros_like(c.value) for c in visit.outputs)
-        return Terms(zeros, sum_per_example(zeros), layouts)
+        return Terms(zeros, sum_per_example(zeros, visit.n), layouts)
     entering = visit.generators("input", group)
     inflow = _weighted(visit.inputs, entering)
     if to_input and not check:
-        return Terms(inflow, sum_per_example(inflow), layouts)
+        return Terms(inflow, sum_per_example(inflow, visit.n), layouts)
     moved = visit.pushforward(entering)
     if to_input:
-        return Terms(inflow, sum_per_example(_weighted(visit.outputs, moved)), layouts)
+        return Terms(inflow, sum_per_example(_weighted(visit.outputs, moved), visit.n), layouts)
     leaving = visit.generators("output", group)
     error = [m - t for m, t in zip(moved, leaving, strict=True)]
-    outflow = sum_per_example(_weighted(visit.outputs, leaving))
-    return Terms(_weighted(visit.outputs, error), sum_per_example(inflow) - outflow, layouts)
+    outflow = sum_per_example(_weighted(visit.outputs, leaving), visit.n)
+    return Terms(
+        _weighted(visit.outputs, error), sum_per_example(inflow, visit.n) - outflow, layouts
+    )
 
 
 def _weighted(crossings: list[_Crossing], tangents: list[Tensor]) -> tuple[Tensor, ...]:
@@ -175,7 +178,7 @@ def _visits(
 
     def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
         leaves, structure = pytree.tree_flatten((args, kwargs))
-        running.append(_Visit(trace.calls[-1], leaves, structure))
+        running.append(_Visit(trace.calls[-1], leaves, structure, len(inputs[0])))
 
     def leave(_: nn.Module, args: Any, output: Any) -> None:
         visit = running.pop()

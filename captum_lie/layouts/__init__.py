@@ -9,7 +9,8 @@ override by module name.
 
 from captum_lie.layouts.evidence import Evidence
 from captum_lie.layouts.inference import Rule, infer, register
-from captum_lie.layouts.layout import NCHW, NHWC, TRIVIAL, UNKNOWN, Kind, Layout
+from captum_lie.layouts.layout import NCHW, NHWC, TRIVIAL, UNKNOWN, Kind, Layout, regrouped
+from captum_lie.layouts.regrouping import Regrouping
 from captum_lie.layouts.rules import channels_last, image_or_trivial
 from captum_lie.layouts.shapes import by_shape, find_grid, is_downsampled, token_layouts
 
@@ -21,6 +22,7 @@ __all__ = [
     "Evidence",
     "Kind",
     "Layout",
+    "Regrouping",
     "Rule",
     "by_shape",
     "channels_last",
@@ -29,5 +31,6 @@ __all__ = [
     "infer",
     "is_downsampled",
     "register",
+    "regrouped",
     "token_layouts",
 ]

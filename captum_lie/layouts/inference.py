@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor, nn
 
-from captum_lie.layouts.evidence import Evidence, is_known
+from captum_lie.layouts.evidence import Evidence, is_known, suits
 from captum_lie.layouts.layout import TRIVIAL, UNKNOWN, Layout
 from captum_lie.layouts.shapes import by_shape
 
@@ -58,11 +59,12 @@ def infer(
 ) -> Layout:
     """Layout of a tensor at a module's boundary, from the evidence.
 
-    In this order: a tensor whose first axis is not the batch is unknown; vectors, N×C×1×1 maps and
-    single tokens are trivial; then the rules of the classes around it and of its own; then what is
-    known of this tensor; then the shape, if only one layout fits it, or only one that the module's
-    inputs have, or that puts the channels where the module normalises them. Sequences that come
-    from an unknown tensor must lie on a grid that was seen before.
+    In this order: vectors, N×C×1×1 maps and single tokens are trivial; then the rules of the
+    classes around it and of its own; then what is known of this tensor; then the shape, if only one
+    layout fits it, or only one that the module's inputs have, or that puts the channels where the
+    module normalises them. Sequences that come from an unknown tensor must lie on a grid that was
+    seen before. A tensor whose first axis is not the batch is unknown, unless a rule says how
+    examples are regrouped within it.
 
     Example:
         >>> import torch
@@ -75,21 +77,23 @@ def infer(
         >>> print(infer(nn.LayerNorm(64), tokens, evidence, "output"))
         tokens[1+8x12]
     """
-    if x.ndim == 0 or x.shape[0] != evidence.batch:
+    if x.ndim == 0:
         return UNKNOWN
-    if x.ndim == 2 or (x.ndim == 4 and x.shape[2:] == (1, 1)):
+    evidence = replace(evidence, side=side)
+    of_examples = x.shape[0] == evidence.batch
+    if of_examples and not is_known(x, evidence) and _is_single(x):
         return TRIVIAL
-    if x.ndim == 3 and x.shape[1] == 1 and not is_known(x, evidence):
-        return TRIVIAL  # one class token, not one channel of tokens
     own = _INPUT_RULES if side == "input" else _OUTPUT_RULES
     owners = [(ancestor, _INSIDE_RULES) for ancestor in evidence.ancestors] + [(module, own)]
     for owner, rules in owners:
         rule = next((rules[cls] for cls in type(owner).__mro__ if cls in rules), None)
         layout = rule if rule is None or isinstance(rule, Layout) else rule(module, x, evidence)
         if layout is not None:
-            return layout if layout is UNKNOWN or layout.fits(x) else UNKNOWN
-    if evidence.known is not None and evidence.known.fits(x):
+            return layout if suits(layout, x, evidence) else UNKNOWN
+    if evidence.known is not None and suits(evidence.known, x, evidence):
         return evidence.known
+    if not of_examples:
+        return UNKNOWN
     candidates = list(by_shape(x, evidence))
     if len(candidates) > 1:  # modules rarely change the grid
         grids = [source.grid for source in evidence.sources if source.grid]
@@ -105,6 +109,11 @@ def infer(
         # Numbers of channels are often squares: what comes from an unknown tensor needs more.
         candidates = [c for c in candidates if evidence.familiar(c)]
     return candidates[0] if len(candidates) == 1 else UNKNOWN
+
+
+def _is_single(x: Tensor) -> bool:
+    """Whether this is one vector for each example: pooled, or a class token."""
+    return x.ndim == 2 or (x.ndim == 4 and x.shape[2:] == (1, 1)) or (x.ndim, x.shape[1]) == (3, 1)
 
 
 def _normalizes_last_axis(module: nn.Module, x: Tensor) -> bool:

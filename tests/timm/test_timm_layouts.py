@@ -128,14 +128,15 @@ def test_patch_embeddings_say_how_they_flatten() -> None:
         assert infer(embed, embed(torch.zeros(2, 3, *TALL)), tall, "output") == expected
 
 
-def test_windows_fold_into_blocks() -> None:
+def test_windows_and_the_blocks_around_them() -> None:
     swin = SwinTransformer(
         img_size=(64, 96), embed_dim=12, depths=(2, 2), num_heads=(2, 2), window_size=4
     )
     result = decompose(swin, (64, 96))
     rows = {row.module: row for row in result}
-    assert not rows["layers.0.blocks.1.attn"].resolved
-    assert not rows["layers.0.blocks.1.attn.qkv"].resolved
+    windows = "regrouped[16x24: (n y0 x0) (y1 x1) c"
+    assert rows["layers.0.blocks.0.attn.qkv"].input_layout == windows + "]"
+    assert rows["layers.0.blocks.1.attn.qkv"].output_layout == windows + " rolled -2 -2]"
     blocks = [row for row in result if row.type == "SwinTransformerBlock"]
     assert len(blocks) == 4
     for row in blocks:
@@ -164,7 +165,7 @@ def test_mask_units_are_not_read_as_a_grid() -> None:
     block = HieraBlock(dim=32, dim_out=32, heads=2)
     within = Evidence(2, (64, 64), ancestors=(block,))
     tokens = torch.zeros(2, 256, 32)
-    assert infer(block, tokens, within, "input") == UNKNOWN
+    assert infer(block, tokens, within, "input") == UNKNOWN  # outside of Hiera, their order is not
     assert infer(block.norm1, tokens, within, "output") == UNKNOWN
 
 
@@ -174,6 +175,11 @@ def test_mask_units_are_not_read_as_a_grid() -> None:
         ("resnet10t", (96, 64), {}),
         ("convnext_zepto_rms", (96, 64), {}),
         ("swin_tiny_patch4_window7_224", (112, 112), {"img_size": 112}),
+        ("nest_tiny", (112, 112), {"img_size": 112}),
+        ("tnt_s_legacy_patch16_224", (96, 64), {"img_size": (96, 64)}),
+        ("tnt_s_patch16_224", (96, 64), {"img_size": (96, 64)}),
+        ("mobilevit_xxs", (128, 192), {}),
+        ("hiera_tiny_224", (96, 64), {"img_size": (96, 64)}),
         ("maxvit_pico_rw_256", (64, 64), {"img_size": 64}),
         ("vit_tiny_patch16_dinov3_qkvb", (96, 64), {"img_size": (96, 64)}),
         ("mixer_s16_224", (96, 96), {"img_size": 96}),

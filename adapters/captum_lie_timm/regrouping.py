@@ -1,0 +1,247 @@
+"""Layouts of tokens that timm's modules regroup: windows, blocks, patches, mask units, heads.
+
+Each rule says in which order a module's own code puts the factors of the image, and leaves all
+other tensors to the other rules. Padded windows stay unknown: they hold more than the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil, isqrt, prod
+from operator import attrgetter
+from typing import Any
+
+from timm.layers.helpers import to_2tuple
+from timm.models import (
+    davit,
+    efficientvit_msra,
+    gcvit,
+    hiera,
+    levit,
+    maxxvit,
+    mobilevit,
+    mvitv2,
+    nest,
+    swin_transformer,
+    swin_transformer_v2,
+    swin_transformer_v2_cr,
+    tnt,
+    vision_transformer,
+)
+from torch import Tensor, nn
+
+from captum_lie.layouts import UNKNOWN, Evidence, Layout, Rule, register, regrouped
+from captum_lie_timm.heads import heads
+
+Sizes = tuple[int, int]
+
+
+def inside(module: nn.Module, evidence: Evidence, *classes: type[nn.Module]) -> bool:
+    """Whether a module is of these classes or called within one that is."""
+    return isinstance(module, classes) or any(evidence.within(cls) for cls in classes)
+
+
+def among(*candidates: Layout, x: Tensor, batch: int) -> Layout | None:
+    """The candidate that a tensor's shape allows, with one image for each example."""
+    return next((c for c in candidates if c.fits(x) and c.examples(x) == batch), None)
+
+
+def windows(
+    block: type[nn.Module],
+    size: Callable[[Any], Sizes],
+    shift: Callable[[Any], Sizes] = lambda _: (0, 0),
+    is_grid: Callable[[Any], bool] = lambda _: False,
+) -> Rule:
+    """Rule of attention within windows, which take the place of examples.
+
+    Args:
+        block: cuts its input into windows.
+        size: of its windows.
+        shift: rows and columns by which it rolls the image before.
+        is_grid: whether its windows take every so many-th pixel rather than neighbours.
+    """
+
+    def rule(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+        found = evidence.within(block)
+        if found is None or found[1] is None:
+            return None
+        owner, image = found[0], found[1]
+        window = size(owner)
+        if any(length % side for length, side in zip(image, window, strict=True)):
+            return None
+        many = [length // side for length, side in zip(image, window, strict=True)]
+        height, width = zip(many, window, strict=True)
+        outer, inner = "y0 x0", "y1 x1"
+        if is_grid(owner):
+            outer, inner, height, width = inner, outer, height[::-1], width[::-1]
+        patterns = (f"(n {outer}) ({inner}) c", f"(n {outer}) {inner} c", f"(n {outer}) c {inner}")
+        candidates = [regrouped(p, height, width, shift=shift(owner)) for p in patterns]
+        return among(*candidates, x=x, batch=evidence.batch)
+
+    return rule
+
+
+def rolled(block: Any) -> Sizes:
+    """Swin rolls up and to the left."""
+    rows, columns = block.shift_size
+    return -rows, -columns
+
+
+def strided(block: Any) -> bool:
+    """MaxViT's grid attention."""
+    return not block.partition_block
+
+
+WINDOWED: list[tuple[type[nn.Module], Rule]] = [
+    (
+        swin_transformer.WindowAttention,
+        windows(swin_transformer.SwinTransformerBlock, attrgetter("window_size"), rolled),
+    ),
+    (
+        swin_transformer_v2.WindowAttention,
+        windows(swin_transformer_v2.SwinTransformerV2Block, attrgetter("window_size"), rolled),
+    ),
+    (
+        swin_transformer_v2_cr.WindowMultiHeadAttention,
+        windows(swin_transformer_v2_cr.SwinTransformerV2CrBlock, attrgetter("window_size"), rolled),
+    ),
+    (
+        gcvit.WindowAttentionGlobal,
+        windows(gcvit.GlobalContextVitBlock, attrgetter("window_size")),
+    ),
+    (davit.WindowAttention, windows(davit.SpatialBlock, attrgetter("window_size"))),
+    *(
+        (attention, windows(block, attrgetter("partition_size"), is_grid=strided))
+        for attention, block in (
+            (maxxvit.AttentionCl, maxxvit.PartitionAttentionCl),
+            (maxxvit.Attention2d, maxxvit.PartitionAttention2d),
+        )
+    ),
+    (
+        efficientvit_msra.CascadedGroupAttention,
+        windows(efficientvit_msra.LocalWindowAttention, lambda block: (block.attn.resolution,) * 2),
+    ),
+]
+for attention, rule in WINDOWED:
+    register(attention, input=rule, output=rule, inside=rule)
+
+
+def image_blocks(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+    """Rule of NesT's encoder: ``[N, blocks, tokens, C]``, square blocks of a square image."""
+    found: tuple[Any, Any] | None = evidence.within(nest.NestLevel)
+    if found is None:
+        return None
+    level = found[0]
+    is_encoder = module is level.transformer_encoder
+    if not is_encoder and not inside(module, evidence, nest.TransformerLayer):
+        return None
+    sides = isqrt(level.pos_embed.shape[1]), level.block_size
+    layout = regrouped("n (y0 x0) (y1 x1) c", sides, sides)
+    return among(layout, x=x, batch=evidence.batch)
+
+
+register(nest.NestLevel, inside=image_blocks)
+
+
+def pixels_of_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+    """Rule of TNT: the pixels of each patch take the place of an example, or of its channels."""
+    found: tuple[Any, Any] | None = evidence.within(tnt.TNT)
+    if found is None:
+        return None
+    embed, owner = found[0].pixel_embed, evidence.ancestors[0]
+    inner = embed.new_patch_size
+    patterns = ["(n y0 x0) (y1 x1) c"]
+    joins = module is getattr(owner, "proj", None) and evidence.side == "input"
+    if joins or module is getattr(owner, "norm1_proj", None):
+        patterns += ["n (y0 x0) (y1 x1 c)"]
+    if isinstance(module, nn.Unfold) and evidence.side == "output":
+        inner, patterns = to_2tuple(module.kernel_size), ["n (c y1 x1) (y0 x0)"]
+    if isinstance(module, nn.Conv2d):
+        inner, patterns = x.shape[2:], ["(n y0 x0) c y1 x1"]
+    height, width = zip(embed.grid_size, inner, strict=True)
+    candidates = [regrouped(pattern, height, width) for pattern in patterns]
+    return among(*candidates, x=x, batch=evidence.batch)
+
+
+register(tnt.TNT, inside=pixels_of_patches)
+
+
+def pixels_across_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+    """Rule of MobileViT: the patches' first pixels take the place of an example, then their second.
+
+    In the second version, these sequences are the rows of an image.
+    """
+    for cls, layer, pattern in (
+        (mobilevit.MobileVitBlock, vision_transformer.Block, "(n y1 x1) (y0 x0) c"),
+        (mobilevit.MobileVitV2Block, mobilevit.LinearTransformerBlock, "n c (y1 x1) (y0 x0)"),
+    ):
+        found: tuple[Any, Any] | None = evidence.within(cls)
+        if found is None or found[1] is None:
+            continue
+        block, image = found
+        of_block = module is block.transformer or module is block.norm
+        if not of_block and not inside(module, evidence, layer):
+            return None
+        patches = [
+            ceil(length / side) for length, side in zip(image, block.patch_size, strict=True)
+        ]
+        height, width = zip(patches, block.patch_size, strict=True)
+        return among(regrouped(pattern, height, width), x=x, batch=evidence.batch)
+    return None
+
+
+register(mobilevit.MobileVitBlock, mobilevit.MobileVitV2Block, inside=pixels_across_patches)
+
+
+def mask_units(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+    """Rule of Hiera: until the last stage, tokens are in the order in which they will be pooled."""
+    if x.ndim != 3:
+        return None
+    found: tuple[Any, Any] | None = evidence.within(hiera.Hiera)
+    stages = found[0].reroll.schedule.values() if found else ()
+    for strides, size in stages:
+        if len(size) != 2 or prod(size) != x.shape[1]:
+            continue
+        if not strides:
+            return Layout("tokens", grid=(size[0], size[1]))
+        # Each stride takes the finest factor that is left and puts it after those before.
+        finest_first = " ".join(f"y{i} x{i}" for i in range(len(strides), -1, -1))
+        steps = [prod(s[axis] for s in strides) for axis in (0, 1)]
+        coarsest = (size[0] // steps[0], size[1] // steps[1])
+        height, width = zip(coarsest, *reversed(strides), strict=True)
+        return regrouped(f"n ({finest_first}) c", height, width)
+    return UNKNOWN
+
+
+register(hiera.Unroll, output=mask_units)
+register(hiera.HieraBlock, input=mask_units, output=mask_units, inside=mask_units)
+
+
+def tokens_as_examples(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+    """Rule within LeViT's linear maps: their normalisation takes every token for an example."""
+    found = evidence.within(levit.LinearNorm)
+    if found is None or found[1] is None:
+        return None
+    rows, columns = found[1]
+    return among(regrouped("(n y0 x0) c", (rows,), (columns,)), x=x, batch=evidence.batch)
+
+
+register(levit.LinearNorm, inside=tokens_as_examples)
+
+
+def heads_as_examples(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+    """Rule within MViT's attention: queries, keys and values are pooled as images of each head."""
+    found: tuple[Any, Any] | None = evidence.within(mvitv2.MultiScaleAttention)
+    found = found or evidence.within(mvitv2.MultiScaleAttentionPoolFirst)
+    if found is None or x.ndim != 4:
+        return None
+    if isinstance(module, nn.LayerNorm):
+        return heads(module, x, evidence)
+    many = 1 if found[0].unshared else found[0].num_heads
+    layout = regrouped("(n c0) c1 y0 x0", x.shape[2:3], x.shape[3:], channels=(many,))
+    return among(layout, x=x, batch=evidence.batch)
+
+
+register(
+    *(mvitv2.MultiScaleAttention, mvitv2.MultiScaleAttentionPoolFirst), inside=heads_as_examples
+)
