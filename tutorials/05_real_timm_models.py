@@ -401,30 +401,35 @@ plot_layer_maps(one[0], maps)
 # structure meets a stride; the deeper maps are coarse, and red and blue compensate. The title of
 # each is its sum.
 #
-# ## What cannot be resolved, and what happens then
+# ## Windows, and what cannot be resolved
 #
-# A Swin transformer cuts its feature map into windows and puts the windows into the batch axis. No
-# layout describes such a tensor, so what happens inside windows is folded:
+# A Swin transformer rolls its feature map, cuts it into windows and puts the windows into the batch
+# axis. The layout `regrouped` says in which order: `n` is the example, `y0 x0` the window, `y1 x1`
+# the place in it. For timm's windowed models the rules come with the adapter; for a model of your
+# own, `regrouped("(n y0 x0) (y1 x1) c", height=(8, 7), width=(8, 7))` says the same.
 
 # %%
 windowed, source = load("swin_tiny_patch4_window7_224")
 result = LayerwiseEquivarianceError(windowed, output_fn=None).attribute(images[:1], shift)
 table = result.to_dataframe()
-folded = table[
-    table["is_leaf"]
-    & ((table["input_layout"] == "unknown") | (table["output_layout"] == "unknown"))
-]
-blocks = table[table["type"] == "SwinTransformerBlock"]
+leaves = table[table["is_leaf"]]
+folded = leaves[(leaves["input_layout"] == "unknown") | (leaves["output_layout"] == "unknown")]
 print(
     f"weights: {source}; leaves resolved: {result.resolved_share:.0%}; "
-    f"blocks resolved: {blocks['contribution'].notna().mean():.0%} of {len(blocks)}; "
-    f"sum of shares / LEE = {table['self_contribution'].sum() / result.total.mean().item():.6f}"
+    f"sum of shares / LEE = {table['self_contribution'].sum() / result.total.mean().item():.6f}\n"
+    f"folded: {folded['type'].value_counts().to_dict()}"
 )
-folded["module"].str.replace(r"\d+", "*", regex=True).value_counts().to_frame()
+second = table[table["module"].str.contains("layers.0.blocks.1") & table["is_leaf"]]
+second[["module", "input_layout", "contribution"]].style.hide(axis="index").format(
+    {"contribution": "{:.1e}"}
+)
 
 # %% [markdown]
-# All that is folded lies inside the window attention. Every block has its own contribution, with
-# the attention as one box in it, and nothing is lost from the sum. `captum-lie layers` does all
+# What is folded are the softmaxes of attention (and the dropouts after them, which do nothing).
+# Their tensors hold a number for every pair of tokens, which is no image; the attention around them
+# has its contribution, with them as a part of it, and nothing is lost from the sum.
+#
+# `captum-lie layers` does all
 # of this from a shell, also for models of your own (`FILE.py:function`):
 #
 # ```console
