@@ -419,10 +419,8 @@ print(
     f"sum of shares / LEE = {table['self_contribution'].sum() / result.total.mean().item():.6f}\n"
     f"folded: {folded['type'].value_counts().to_dict()}"
 )
-second = table[table["module"].str.contains("layers.0.blocks.1") & table["is_leaf"]]
-second[["module", "input_layout", "contribution"]].style.hide(axis="index").format(
-    {"contribution": "{:.1e}"}
-)
+attention = table[table["module"].str.contains(r"layers.0.blocks.[01].attn.(?:qkv|proj)$")]
+print(attention[["module", "input_layout", "contribution"]].to_string(index=False))
 
 # %% [markdown]
 # What is folded are the softmaxes of attention (and the dropouts after them, which do nothing).
