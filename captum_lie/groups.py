@@ -137,7 +137,7 @@ class SpatialGroup(OneParameterGroup):
         offset_x, offset_y = motion[..., 0, 2], motion[..., 1, 2]
         if self.interpolation == "fourier" and not any(self.direction[2:]):
             return fourier_shift(x, offset_x, offset_y)
-        column, row = _centred_pixels(height, width, x.device)
+        column, row = centred_pixels(height, width, x.device)
         linear = motion[..., None, None, :2, :2]
         dx = linear[..., 0, 0] * column + linear[..., 0, 1] * row + offset_x[..., None, None]
         dy = linear[..., 1, 0] * column + linear[..., 1, 1] * row + offset_y[..., None, None]
@@ -147,7 +147,7 @@ class SpatialGroup(OneParameterGroup):
         check_images(x)
         height, width = x.shape[-2:]
         matrix = pixel_matrix(self.direction, height, width).to(x.device)
-        column, row = _centred_pixels(height, width, x.device)
+        column, row = centred_pixels(height, width, x.device)
         tangent = torch.zeros_like(x)
         for dim, (along_x, along_y, offset) in zip((-1, -2), matrix[:2], strict=True):
             if along_x or along_y or offset:
@@ -427,49 +427,6 @@ def get_groups(
     return found
 
 
-def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) -> Tensor:
-    """``⟨g, ξ(x)⟩`` for each group and example, in double precision.
-
-    A velocity ``v`` that is linear in the position pairs to ``Σ_p v(p) · m(p)`` with the map
-    ``m = Σ_channels g ∇x``. Spatial groups of one rule share its two components and three moments
-    of each, so that a further group costs next to nothing.
-
-    Args:
-        groups: G groups.
-        cotangent: ``g``, ``[N, C, H, W]``.
-        x: images, shaped like the cotangent.
-
-    Returns:
-        ``[G, N]``.
-    """
-    height, width = x.shape[-2:]
-    result = torch.zeros(len(groups), len(x), dtype=torch.float64, device=x.device)
-    members: dict[tuple[Interpolation, Border], list[int]] = {}
-    for i, group in enumerate(groups):
-        if isinstance(group, SpatialGroup):
-            members.setdefault(group.rule, []).append(i)
-        else:
-            result[i] = _moments(cotangent * group.generator(x))[2]
-    for rule, indices in members.items():
-        directions = [g.direction for g in groups if isinstance(g, SpatialGroup) and g.rule == rule]
-        matrices = torch.stack([pixel_matrix(d, height, width)[:2] for d in directions])
-        for dim, matrix in zip((-1, -2), matrices.unbind(1), strict=True):
-            if matrix.any():
-                moments = _moments(cotangent * slope(x, dim, *rule))
-                result[indices] += matrix.to(x.device) @ moments
-    return result
-
-
-def _moments(product: Tensor) -> Tensor:
-    """Sums of ``[N, C, H, W]`` weighted by column, by row and not at all: ``[3, N]``, double."""
-    height, width = product.shape[-2:]
-    column, row = _centred_pixels(height, width, product.device)
-    precision = torch.promote_types(product.dtype, torch.float32)
-    density = product.sum(1, dtype=precision).double()
-    columns, rows = density.sum(-2), density.sum(-1)
-    return torch.stack([columns @ column, rows @ row[:, 0], rows.sum(-1)])
-
-
 def is_single(group: GroupLike | Sequence[GroupLike]) -> bool:
     """Whether one group is meant, by name or instance, rather than a sequence or ``"all"``."""
     return isinstance(group, str | OneParameterGroup) and group != "all"
@@ -510,7 +467,8 @@ def _parameter(t: float | Tensor, x: Tensor) -> Tensor:
     return t
 
 
-def _centred_pixels(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def centred_pixels(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Positions of columns ``[W]`` and rows ``[H, 1]``, in pixels from the image's centre."""
     column = torch.arange(width, device=device, dtype=torch.float64) - (width - 1) / 2
     row = torch.arange(height, device=device, dtype=torch.float64) - (height - 1) / 2
     return column, row[:, None]

@@ -61,13 +61,40 @@ def slope(x: Tensor, dim: int, interpolation: Interpolation, border: Border) -> 
     if last == 0:
         return torch.zeros_like(x)
     # Slices are read many times faster than indices.
+    if interpolation == "bilinear":
+        return torch.cat(_differences(x, dim, border), dim)
     beyond = x.narrow(dim, last - 1 if border == "reflect" else 0, 1)
     following = torch.cat([x.narrow(dim, 1, last), beyond], dim)
-    if interpolation == "bilinear":
-        return following - x
     before = x.narrow(dim, 1 if border == "reflect" else last, 1)
     preceding = torch.cat([before, x.narrow(dim, 0, last)], dim)
     return (following - preceding) / 2
+
+
+def weighted_slope(
+    weight: Tensor, x: Tensor, dim: int, interpolation: Interpolation, border: Border
+) -> Tensor:
+    """``Σ_channels weight · slope(x)``, in at least single precision.
+
+    Args:
+        weight, x: ``[N, C, H, W]``.
+
+    Returns:
+        ``[N, H, W]``.
+    """
+    precision = torch.promote_types(x.dtype, torch.float32)
+    last = x.shape[dim] - 1
+    if interpolation != "bilinear" or last == 0:
+        return (weight * slope(x, dim, interpolation, border)).sum(1, dtype=precision)
+    weights = weight.narrow(dim, 0, last), weight.narrow(dim, last, 1)  # no slope put together
+    parts = zip(weights, _differences(x, dim, border), strict=True)
+    return torch.cat([(w * d).sum(1, dtype=precision) for w, d in parts], dim)
+
+
+def _differences(x: Tensor, dim: int, border: Border) -> tuple[Tensor, Tensor]:
+    """From each pixel to the next: of all but the last, and of the last across the border."""
+    last = x.shape[dim] - 1
+    beyond = x.narrow(dim, last - 1 if border == "reflect" else 0, 1)
+    return x.narrow(dim, 1, last) - x.narrow(dim, 0, last), beyond - x.narrow(dim, last, 1)
 
 
 def resample(

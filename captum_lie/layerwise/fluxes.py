@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from captum_lie._autodiff import differentiable
 from captum_lie.derivative import OutputFn, bind
-from captum_lie.groups import OneParameterGroup, pairings
+from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side, Trace, frozen, traced
+from captum_lie.pairing import pairings
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from captum_lie import LocalEquivarianceError, Rotation, Translation, examples, lie_derivative
-from captum_lie.groups import get_groups, pairings
+from captum_lie.groups import get_groups
 from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
 from captum_lie.layouts import NCHW, NHWC, TRIVIAL, UNKNOWN
+from captum_lie.pairing import pairings
 from tests.toy_models import Fails, build, images
 
 
@@ -80,6 +81,20 @@ def test_pairings_are_inner_products_with_the_generator() -> None:
     groups = [*get_groups("all"), *get_groups("all", interpolation="fourier"), Rotation()]
     expected = torch.stack([(g * group.generator(x)).sum((1, 2, 3)) for group in groups])
     torch.testing.assert_close(pairings(groups, g, x), expected)
+    for size in ((1, 7), (7, 1), (2, 2)):
+        x, g = images(2, size), images(2, size, seed=5) - 0.5
+        expected = torch.stack([(g * group.generator(x)).sum((1, 2, 3)) for group in groups])
+        torch.testing.assert_close(pairings(groups, g, x), expected)
+
+
+def test_pairings_of_many_channels_are_summed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, g = images(2, (6, 9)), images(2, (6, 9), seed=5) - 0.5
+    groups = get_groups("all")
+    at_once = pairings(groups, g, x)
+    monkeypatch.setattr("captum_lie.pairing.IN_CACHE", 2 * 2 * 6 * 9)  # two of three channels
+    torch.testing.assert_close(pairings(groups, g, x), at_once)
+    monkeypatch.setattr("captum_lie.pairing.IN_CACHE", 1)
+    torch.testing.assert_close(pairings(groups, g, x), at_once)
 
 
 class Awkward(nn.Module):
