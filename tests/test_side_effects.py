@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_lie import LieDerivative, LocalEquivarianceError, lie_derivative
+from captum_lie import (
+    LayerLieDerivative,
+    LayerwiseEquivarianceError,
+    LieDerivative,
+    LocalEquivarianceError,
+    lie_derivative,
+)
+from captum_lie.layerwise import LayerwiseSampledError, SubnetworkEquivarianceError
 from tests.toy_models import Fails, build, images
 
 CALLS: dict[str, Callable[[Any, Tensor], Any]] = {
@@ -100,3 +109,44 @@ def test_results_are_detached() -> None:
     for method in (LieDerivative(model), LocalEquivarianceError(model)):
         assert not method.attribute(x, target=1).requires_grad
     assert not LocalEquivarianceError(model).score(x).requires_grad
+
+
+LAYERWISE: dict[str, Callable[[Any, Tensor], Any]] = {
+    "aligned": lambda model, x: LayerwiseEquivarianceError(model).attribute(x, ["rotation"]),
+    "target": lambda model, x: LayerwiseEquivarianceError(model).attribute(
+        x, ["scale", "rotation"], "target", target=1
+    ),
+    "norm": lambda model, x: LayerwiseEquivarianceError(model).attribute(x, measure="norm"),
+    "probes": lambda model, x: LayerwiseEquivarianceError(model).attribute(
+        x, measure="norm", n_probes=4
+    ),
+    "layer": lambda model, x: LayerLieDerivative(model, "0").attribute(x, target=1),
+    "sampled": lambda model, x: LayerwiseSampledError(model).evaluate([x], n_samples=1),
+    "heads": lambda model, x: SubnetworkEquivarianceError(model).attribute(x),
+}
+
+
+@pytest.mark.parametrize("call", [*CALLS, *LAYERWISE])
+def test_nothing_is_kept(call: str) -> None:
+    """Activations are freed at once: the garbage collector cannot see through autograd's graph."""
+    seen: list[weakref.ref[Tensor]] = []
+
+    def remember(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.extend(weakref.ref(x) for x in (*args, output))
+
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)]
+    model = nn.Sequential(*layers).double().eval()
+    for module in model:
+        module.register_forward_hook(remember)
+    x = images()
+    gc.collect()
+    gc.disable()
+    try:
+        kept = (CALLS | LAYERWISE)[call](model, x)
+        alive = [ref() for ref in seen if ref() is not None and ref() is not x]
+    finally:
+        gc.enable()
+    assert seen
+    assert not alive
+    assert kept is not None

@@ -8,7 +8,7 @@ itself meaningful: it is the Lie derivative of the rest of the network from ther
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +58,11 @@ class Recording:
     """
 
     def __init__(
-        self, trace: Trace, function: Callable[..., Tensor], leaves: tuple[Tensor, ...]
+        self,
+        trace: Trace,
+        function: Callable[..., Tensor],
+        leaves: tuple[Tensor, ...],
+        hooks: ExitStack,
     ) -> None:
         self._trace = trace
         self._leaves = leaves
@@ -70,6 +74,7 @@ class Recording:
         self._fluxes: dict[tuple[str, int, Side], Tensor] = {}
         self._latest: _Latest | None = None
         self._tangents: dict[int, list[Tensor]] | None = None
+        self._hooks = hooks
 
     def expect_many(self, groups: Sequence[OneParameterGroup]) -> None:
         """Prepare for many backward passes with these groups: keep the tangents at all boundaries.
@@ -123,7 +128,9 @@ class Recording:
                 flux = self._flux(boundary, gradient)
             self._fluxes[key] = self._fluxes[key] + flux if key in self._fluxes else flux
 
-        boundary.copy.register_hook(arrive)
+        # On leaving they must go: a tensor, its graph, this hook and its boundary hold each other,
+        # and the garbage collector cannot see through the graph.
+        self._hooks.callback(boundary.copy.register_hook(arrive).remove)
 
     def _flux(self, boundary: Boundary, gradient: Tensor) -> Tensor:
         """``⟨g, ξ(x)⟩`` at a boundary, ``[G, N]``; remembered for a boundary just before it."""
@@ -161,9 +168,16 @@ def recorded(
     image = (inputs[0].shape[-2], inputs[0].shape[-1])
     trace = Trace(model, len(inputs[0]), image, overrides or {})
     leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
-    recording = Recording(trace, bind(model, output_fn, None, args), leaves)
-    trace.on_boundary = recording.watch
-    with differentiable(), torch.enable_grad(), frozen(model), traced(trace):
+    with (
+        ExitStack() as hooks,
+        differentiable(),
+        torch.enable_grad(),
+        frozen(model),
+        traced(trace),
+    ):
+        recording = Recording(trace, bind(model, output_fn, None, args), leaves, hooks)
+        trace.on_boundary = recording.watch
+        hooks.callback(setattr, trace, "on_boundary", None)
         recording.output = recording.function(*leaves)
         trace.recording = False
         yield recording
