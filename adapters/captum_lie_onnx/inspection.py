@@ -71,14 +71,18 @@ def inspect(path: Path | str, limits: Limits | None = None) -> Identity:
     path, limits = Path(path), limits or Limits()
     check_file(path, limits)
     with closing(IsolatedSession(path, limits)) as session:
-        found = session.describe()
+        return identify(path, session.describe())
+
+
+def identify(path: Path, description: Mapping[str, Any]) -> Identity:
+    """What a file is, from what a session said of it, with the hashes that this process makes."""
+    found = dict(description)
+    external = found.pop("external_files")
     return Identity(
         file=path.name,
         size=path.stat().st_size,
         sha256=_sha256(path),
-        external_data={
-            location: _sha256(path.parent / location) for location in found.pop("external_files")
-        },
+        external_data={location: _sha256(path.parent / location) for location in external},
         **found,
     )
 

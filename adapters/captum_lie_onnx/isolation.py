@@ -65,15 +65,26 @@ class IsolatedSession:
 
     def load(self, threads: int, optimization: str) -> list[str]:
         """Load the file for running; names of its outputs."""
+        self._threads, self._optimization = threads, optimization
         arguments = {"path": str(self.path), "threads": threads, "optimization": optimization}
         header, _ = self._ask("load", self.limits.load_seconds, arguments=arguments)
         found: list[str] = header["outputs"]
         return found
 
-    def run(self, name: str, value: Array, outputs: list[str]) -> list[Array]:
+    def reloaded(self, optimization: str) -> IsolatedVariant:
+        """The file with another optimisation of the graph, in the same process and its limits."""
+        mine = self._optimization
+        self.load(self._threads, optimization)
+        self._optimization = mine
+        return IsolatedVariant(self, optimization)
+
+    def run(
+        self, name: str, value: Array, outputs: list[str], optimization: str | None = None
+    ) -> list[Array]:
         """The named outputs for one value of the named input."""
-        seconds = self.limits.run_seconds
-        return self._ask("run", seconds, [value], input=name, outputs=outputs)[1]
+        request = {"input": name, "outputs": outputs}
+        request["optimization"] = optimization or self._optimization
+        return self._ask("run", self.limits.run_seconds, [value], **request)[1]
 
     def close(self) -> None:
         """End the child process."""
@@ -139,6 +150,21 @@ class IsolatedSession:
                 size = int(np.prod(about["shape"], dtype=np.int64)) * dtype.itemsize
                 arrays.append(np.frombuffer(take(size), dtype).reshape(about["shape"]))
             return header, arrays
+
+
+class IsolatedVariant:
+    """A file loaded once more in a child process; it ends with the first."""
+
+    def __init__(self, session: IsolatedSession, optimization: str) -> None:
+        self._session, self._optimization = session, optimization
+
+    def reloaded(self, optimization: str) -> IsolatedVariant:
+        """See :meth:`IsolatedSession.reloaded`."""
+        return self._session.reloaded(optimization)
+
+    def run(self, name: str, value: Array, outputs: list[str]) -> list[Array]:
+        """See :meth:`IsolatedSession.run`."""
+        return self._session.run(name, value, outputs, self._optimization)
 
 
 _DOING = {"describe": "reading it", "load": "loading it", "run": "running it"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -25,6 +27,9 @@ Optimization = Literal["all", "extended", "basic", "none"]
 
 class Engine(Protocol):
     """Something that runs a loaded file."""
+
+    def reloaded(self, optimization: str) -> Engine:
+        """The same file with another optimisation of the graph."""
 
     def run(self, name: str, value: Array, outputs: list[str]) -> list[Array]: ...
 
@@ -179,6 +184,17 @@ class OnnxModel:
         if self._dtype == "uint8":
             x = (x * 255).round().clamp(0, 255)
         return np.ascontiguousarray(x.numpy().astype(self._dtype, copy=False))
+
+    @contextmanager
+    def reoptimized(self, optimization: Optimization) -> Iterator[None]:
+        """Within, the graph is run with another optimisation."""
+        one_of("optimization", optimization, OPTIMIZATIONS)
+        engine = self._engine
+        try:
+            self._engine = engine.reloaded(optimization)
+            yield
+        finally:
+            self._engine = engine
 
     def close(self) -> None:
         """End the child process, if there is one."""

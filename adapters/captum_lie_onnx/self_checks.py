@@ -32,7 +32,8 @@ def self_checks(
     largest = float(np.abs(expected).max()) or 1.0
     again = scores(subject.model, chosen, batch_size)
     alone = scores(subject.model, chosen, 1)
-    plain = scores(subject.open(optimization="none"), chosen, batch_size)
+    with subject.model.reoptimized("none"):
+        plain = scores(subject.model, chosen, batch_size)
     checks = [
         *check(
             thresholds,

@@ -15,10 +15,10 @@ from captum_lie.metrics import MetricTable
 from captum_lie_onnx import lee
 from captum_lie_onnx.behaviour import Behaviour, Plan, observe
 from captum_lie_onnx.derivative import LieDerivativeModel
-from captum_lie_onnx.inspection import inspect
+from captum_lie_onnx.inspection import identify
 from captum_lie_onnx.limits import Limits
 from captum_lie_onnx.report import read_behaviour
-from captum_lie_onnx.runtime import OnnxModel, Optimization
+from captum_lie_onnx.runtime import OnnxModel
 
 #: Relative rounding of activations, for the steps of finite differences.
 _ROUNDING = {"int8": 2.0**-8, "float16": 2.0**-10}
@@ -123,10 +123,10 @@ class OnnxSubject:
         derivative: Path | str | None = None,
     ) -> None:
         self.path, self.name = path, path.name
-        self._stack, self._limits, self._threads = stack, limits, threads
-        self.file = inspect(path, limits)
+        self.model = OnnxModel(path, threads=threads, limits=limits)
+        stack.callback(self.model.close)
+        self.file = identify(path, self.model.description)
         self.identity = self.file.to_dict()
-        self.model = self.open()
         self.input_size = self.model.input_size
         beside = path.with_suffix(".lie.onnx")
         found = Path(derivative) if derivative else beside if beside.is_file() else None
@@ -134,14 +134,6 @@ class OnnxSubject:
         if found is not None:
             self.derivative = LieDerivativeModel(found, threads=threads, limits=limits)
             stack.callback(self.derivative.close)
-
-    def open(self, optimization: Optimization = "all") -> OnnxModel:
-        """Another session of the same file."""
-        model = OnnxModel(
-            self.path, threads=self._threads, optimization=optimization, limits=self._limits
-        )
-        self._stack.callback(model.close)
-        return model
 
     def observe(self, images: Tensor, plan: Plan) -> Behaviour:
         return observe(

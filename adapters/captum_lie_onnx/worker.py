@@ -50,7 +50,12 @@ class Session:
             "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
             "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
         }[optimization]
+        self._path, self._threads = path, threads
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def reloaded(self, optimization: str) -> Session:
+        """The same file with another optimisation of the graph."""
+        return Session(self._path, self._threads, optimization)
 
     @property
     def outputs(self) -> list[str]:
@@ -119,10 +124,12 @@ def answer(
     if verb == "describe":
         return {"description": state["describe"](**request["arguments"])}, []
     if verb == "load":
-        state["session"] = Session(**request["arguments"])
-        return {"outputs": state["session"].outputs}, []
+        session = Session(**request["arguments"])
+        state["sessions"][request["arguments"]["optimization"]] = session
+        return {"outputs": session.outputs}, []
     if verb == "run":
-        return {}, state["session"].run(request["input"], arrays[0], request["outputs"])
+        session = state["sessions"][request["optimization"]]
+        return {}, session.run(request["input"], arrays[0], request["outputs"])
     raise ValueError(f"unknown verb {verb!r}")
 
 
@@ -138,7 +145,7 @@ def serve(memory: int, stdin: BinaryIO, stdout: BinaryIO) -> None:
     assert spec.loader is not None
     describing = importlib.util.module_from_spec(spec)  # by file: not the package's __init__
     spec.loader.exec_module(describing)
-    state: dict[str, Any] = {"describe": describing.describe}
+    state: dict[str, Any] = {"describe": describing.describe, "sessions": {}}
     limit_memory(memory)
     while True:
         try:
