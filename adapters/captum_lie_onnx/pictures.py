@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullLocator, PercentFormatter
 
 from captum_lie.metrics import MetricResult
 from captum_lie.plotting import channels_last
@@ -66,6 +66,7 @@ def plot_verdicts(checks: list[Check]) -> Figure:
     axis.scatter(left, places, c=[_STATUS[c.status] for c in shown], s=22, zorder=2)
     axis.axvline(1, color="0.2", linewidth=1)
     axis.set_xscale("log")
+    axis.xaxis.set_minor_locator(NullLocator())  # over so many decades they say nothing
     axis.set_xlim(left=smallest * 0.8, right=max(10.0, left.max(initial=1) * 3))
     axis.set_yticks(places, [f"{c.name}  {c.variant}".strip() for c in shown], fontsize=7.5)
     axis.set_ylim(len(shown) - 0.5, -0.5)
