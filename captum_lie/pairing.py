@@ -47,21 +47,20 @@ def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) 
     """
     height, width = x.shape[-2:]
     result = torch.zeros(len(groups), len(x), dtype=torch.float64, device=x.device)
-    members: dict[tuple[Interpolation, Border], list[int]] = {}
+    members: dict[tuple[Interpolation, Border], dict[int, Direction]] = {}
     for i, group in enumerate(groups):
         if isinstance(group, SpatialGroup):
-            members.setdefault(group.rule, []).append(i)
+            members.setdefault(group.rule, {})[i] = group.direction
         else:
             product = cotangent * group.generator(x)
             result[i] = product.flatten(1).sum(1, dtype=torch.float64)
-    for rule, indices in members.items():
-        spatial = [groups[i] for i in indices]
-        directions = tuple(g.direction for g in spatial if isinstance(g, SpatialGroup))
-        for dim, velocity in zip((-1, -2), _velocities(directions, height, width), strict=True):
+    for rule, directions in members.items():
+        velocities = _velocities(tuple(directions.values()), height, width)
+        for dim, velocity in zip((-1, -2), velocities, strict=True):
             if velocity is not None:
                 density = _density(cotangent, x, dim, rule).flatten(1).double()
                 moments = density @ _positions(height, width, x.device)
-                result[indices] += velocity.to(x.device) @ moments.T
+                result[list(directions)] += velocity.to(x.device) @ moments.T
     return result
 
 

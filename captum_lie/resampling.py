@@ -63,8 +63,7 @@ def slope(x: Tensor, dim: int, interpolation: Interpolation, border: Border) -> 
     # Slices are read many times faster than indices.
     if interpolation == "bilinear":
         return torch.cat(_differences(x, dim, border), dim)
-    beyond = x.narrow(dim, last - 1 if border == "reflect" else 0, 1)
-    following = torch.cat([x.narrow(dim, 1, last), beyond], dim)
+    following = torch.cat([x.narrow(dim, 1, last), _beyond(x, dim, border)], dim)
     before = x.narrow(dim, 1 if border == "reflect" else last, 1)
     preceding = torch.cat([before, x.narrow(dim, 0, last)], dim)
     return (following - preceding) / 2
@@ -93,8 +92,13 @@ def weighted_slope(
 def _differences(x: Tensor, dim: int, border: Border) -> tuple[Tensor, Tensor]:
     """From each pixel to the next: of all but the last, and of the last across the border."""
     last = x.shape[dim] - 1
-    beyond = x.narrow(dim, last - 1 if border == "reflect" else 0, 1)
-    return x.narrow(dim, 1, last) - x.narrow(dim, 0, last), beyond - x.narrow(dim, last, 1)
+    inside = x.narrow(dim, 1, last) - x.narrow(dim, 0, last)
+    return inside, _beyond(x, dim, border) - x.narrow(dim, last, 1)
+
+
+def _beyond(x: Tensor, dim: int, border: Border) -> Tensor:
+    """What follows the last pixel."""
+    return x.narrow(dim, x.shape[dim] - 2 if border == "reflect" else 0, 1)
 
 
 def resample(

@@ -65,7 +65,11 @@ class IsolatedSession:
 
     def load(self, threads: int, optimization: str) -> list[str]:
         """Load the file for running; names of its outputs."""
+        found = self._load(threads, optimization)
         self._threads, self._optimization = threads, optimization
+        return found
+
+    def _load(self, threads: int, optimization: str) -> list[str]:
         arguments = {"path": str(self.path), "threads": threads, "optimization": optimization}
         header, _ = self._ask("load", self.limits.load_seconds, arguments=arguments)
         found: list[str] = header["outputs"]
@@ -73,9 +77,7 @@ class IsolatedSession:
 
     def reloaded(self, optimization: str) -> IsolatedVariant:
         """The file with another optimisation of the graph, in the same process and its limits."""
-        mine = self._optimization
-        self.load(self._threads, optimization)
-        self._optimization = mine
+        self._load(self._threads, optimization)
         return IsolatedVariant(self, optimization)
 
     def run(

@@ -38,12 +38,12 @@ Sizes = tuple[int, int]
 
 def inside(module: nn.Module, evidence: Evidence, *classes: type[nn.Module]) -> bool:
     """Whether a module is of these classes or called within one that is."""
-    return isinstance(module, classes) or any(evidence.within(cls) for cls in classes)
+    return isinstance(module, classes) or evidence.within(*classes) is not None
 
 
-def among(*candidates: Layout, x: Tensor, batch: int) -> Layout | None:
-    """The candidate that a tensor's shape allows, with one image for each example."""
-    return next((c for c in candidates if c.fits(x) and c.examples(x) == batch), None)
+def among(*candidates: Layout, x: Tensor, evidence: Evidence) -> Layout | None:
+    """The first candidate that a tensor can have."""
+    return next((c for c in candidates if evidence.allows(c, x)), None)
 
 
 def windows(
@@ -76,7 +76,7 @@ def windows(
             outer, inner, height, width = inner, outer, height[::-1], width[::-1]
         patterns = (f"(n {outer}) ({inner}) c", f"(n {outer}) {inner} c", f"(n {outer}) c {inner}")
         candidates = [regrouped(p, height, width, shift=shift(owner)) for p in patterns]
-        return among(*candidates, x=x, batch=evidence.batch)
+        return among(*candidates, x=x, evidence=evidence)
 
     return rule
 
@@ -137,7 +137,7 @@ def image_blocks(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | N
         return None
     sides = isqrt(level.pos_embed.shape[1]), level.block_size
     layout = regrouped("n (y0 x0) (y1 x1) c", sides, sides)
-    return among(layout, x=x, batch=evidence.batch)
+    return among(layout, x=x, evidence=evidence)
 
 
 register(nest.NestLevel, inside=image_blocks)
@@ -160,7 +160,7 @@ def pixels_of_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> Layou
         inner, patterns = x.shape[2:], ["(n y0 x0) c y1 x1"]
     height, width = zip(embed.grid_size, inner, strict=True)
     candidates = [regrouped(pattern, height, width) for pattern in patterns]
-    return among(*candidates, x=x, batch=evidence.batch)
+    return among(*candidates, x=x, evidence=evidence)
 
 
 register(tnt.TNT, inside=pixels_of_patches)
@@ -186,7 +186,7 @@ def pixels_across_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> L
             ceil(length / side) for length, side in zip(image, block.patch_size, strict=True)
         ]
         height, width = zip(patches, block.patch_size, strict=True)
-        return among(regrouped(pattern, height, width), x=x, batch=evidence.batch)
+        return among(regrouped(pattern, height, width), x=x, evidence=evidence)
     return None
 
 
@@ -223,25 +223,26 @@ def tokens_as_examples(module: nn.Module, x: Tensor, evidence: Evidence) -> Layo
     if found is None or found[1] is None:
         return None
     rows, columns = found[1]
-    return among(regrouped("(n y0 x0) c", (rows,), (columns,)), x=x, batch=evidence.batch)
+    return among(regrouped("(n y0 x0) c", (rows,), (columns,)), x=x, evidence=evidence)
 
 
 register(levit.LinearNorm, inside=tokens_as_examples)
 
 
+#: MViT's attentions.
+POOLED = (mvitv2.MultiScaleAttention, mvitv2.MultiScaleAttentionPoolFirst)
+
+
 def heads_as_examples(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule within MViT's attention: queries, keys and values are pooled as images of each head."""
-    found: tuple[Any, Any] | None = evidence.within(mvitv2.MultiScaleAttention)
-    found = found or evidence.within(mvitv2.MultiScaleAttentionPoolFirst)
+    found: tuple[Any, Any] | None = evidence.within(*POOLED)
     if found is None or x.ndim != 4:
         return None
     if isinstance(module, nn.LayerNorm):
         return heads(module, x, evidence)
     many = 1 if found[0].unshared else found[0].num_heads
     layout = regrouped("(n c0) c1 y0 x0", x.shape[2:3], x.shape[3:], channels=(many,))
-    return among(layout, x=x, batch=evidence.batch)
+    return among(layout, x=x, evidence=evidence)
 
 
-register(
-    *(mvitv2.MultiScaleAttention, mvitv2.MultiScaleAttentionPoolFirst), inside=heads_as_examples
-)
+register(*POOLED, inside=heads_as_examples)

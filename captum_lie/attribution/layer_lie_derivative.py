@@ -16,7 +16,6 @@ from captum_lie._captum import (
     as_tuple,
     batches,
     log_usage,
-    sum_per_example,
 )
 from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
 from captum_lie.groups import DEFAULT_GROUP, GroupLike, get_group
@@ -115,7 +114,7 @@ class LayerLieDerivative(LayerAttribution, GradientAttribution):
         result = results if isinstance(self.layer, list) else results[0]
         if not return_convergence_delta:
             return result
-        deltas = [sum_per_example(t.attributions, len(t.expected)) - t.expected for t in terms]
+        deltas = [t.delta(t.attributions) for t in terms]
         return result, deltas if isinstance(self.layer, list) else deltas[0]
 
     def has_convergence_delta(self) -> bool:
@@ -148,10 +147,7 @@ class LayerLieDerivative(LayerAttribution, GradientAttribution):
             check=True,
         )
         given = attributions if isinstance(self.layer, list) else [attributions]
-        deltas = [
-            sum_per_example(as_tuple(a), len(t.expected)) - t.expected
-            for a, t in zip(given, terms, strict=True)
-        ]
+        deltas = [t.delta(as_tuple(a)) for a, t in zip(given, terms, strict=True)]
         return deltas if isinstance(self.layer, list) else deltas[0]
 
     def _all_terms(

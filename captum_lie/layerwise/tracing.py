@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -86,9 +87,9 @@ class Call:
     def depth(self) -> int:
         return len(list(self.around()))
 
-    @property
+    @cached_property
     def extent(self) -> tuple[int, int] | None:
-        """``(h, w)`` of the first image or grid that it got."""
+        """``(h, w)`` of the first image or grid that it got; to be asked for once it has all."""
         moving = (b for b in self.inputs if b.layout.moves)
         return next((b.layout.extent(b.copy) for b in moving), None)
 
@@ -195,12 +196,13 @@ class Trace:
         if known is None:
             known = self._by_shape.get(tuple(x.shape))
         sources = tuple(b.layout for b in call.inputs) if side == "output" else ()
+        around = tuple(call.around())
         evidence = replace(
             self._evidence,
             known=known,
             sources=sources,
-            ancestors=tuple(outer.module for outer in call.around()),
-            extents=tuple(outer.extent for outer in call.around()),
+            ancestors=tuple(outer.module for outer in around),
+            extents=tuple(outer.extent for outer in around),
             grids=tuple(self._grids),
         )
         return infer(call.module, x, evidence, side)

@@ -86,6 +86,10 @@ class Terms:
     expected: Tensor  # [N]
     layouts: tuple[Layout, ...]
 
+    def delta(self, attributions: tuple[Tensor, ...]) -> Tensor:
+        """The sums of attributions to these tensors minus what the other mode expects, ``[N]``."""
+        return sum_per_example(attributions, len(self.expected)) - self.expected
+
 
 def layer_terms(
     root: nn.Module,

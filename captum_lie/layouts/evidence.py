@@ -47,11 +47,15 @@ class Evidence:
         """Whether tokens on the same grid were found before."""
         return (layout.prefix, layout.grid) in self.grids
 
-    def within(self, cls: type[M]) -> tuple[M, tuple[int, int] | None] | None:
-        """The nearest ancestor of a class, with its extent; None outside of any."""
+    def allows(self, layout: Layout, x: Tensor) -> bool:
+        """Whether a tensor can have a layout, with one image for each example."""
+        return layout.fits(x) and layout.examples(x) == self.batch
+
+    def within(self, *classes: type[M]) -> tuple[M, tuple[int, int] | None] | None:
+        """The nearest ancestor of these classes, with its extent; None outside of any."""
         extents = self.extents or (None,) * len(self.ancestors)
         for ancestor, extent in zip(self.ancestors, extents, strict=True):
-            if isinstance(ancestor, cls):
+            if isinstance(ancestor, classes):
                 return ancestor, extent
         return None
 
@@ -59,9 +63,4 @@ class Evidence:
 def is_known(x: Tensor, evidence: Evidence) -> bool:
     """Whether the tensor is known to move with the image."""
     known = evidence.known
-    return known is not None and known.moves and suits(known, x, evidence)
-
-
-def suits(layout: Layout, x: Tensor, evidence: Evidence) -> bool:
-    """Whether a tensor can have a layout, with one image for each example."""
-    return layout.fits(x) and layout.examples(x) == evidence.batch
+    return known is not None and known.moves and evidence.allows(known, x)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from captum_lie.layouts.evidence import Evidence, is_known, suits
+from captum_lie.layouts.evidence import Evidence, is_known
 from captum_lie.layouts.layout import TRIVIAL, UNKNOWN, Layout
 from captum_lie.layouts.shapes import by_shape
 
@@ -89,8 +89,8 @@ def infer(
         rule = next((rules[cls] for cls in type(owner).__mro__ if cls in rules), None)
         layout = rule if rule is None or isinstance(rule, Layout) else rule(module, x, evidence)
         if layout is not None:
-            return layout if suits(layout, x, evidence) else UNKNOWN
-    if evidence.known is not None and suits(evidence.known, x, evidence):
+            return layout if evidence.allows(layout, x) else UNKNOWN
+    if evidence.known is not None and evidence.allows(evidence.known, x):
         return evidence.known
     if not of_examples:
         return UNKNOWN
