@@ -23,7 +23,7 @@ from captum_lie import (
 )
 from captum_lie._autodiff import differentiable
 from captum_lie.scrambling import phase_scrambled
-from tests.toy_models import build, images
+from tests.toy_models import WrongBackward, build, images
 
 MODELS = ["resnet", "vit", "mixer"]
 PRECISIONS = [(torch.float32, 1e-4), (torch.float64, 1e-10)]
@@ -265,27 +265,6 @@ def test_batch_norm_trap_is_avoided() -> None:
         assert delta.abs() < 1e-4 * lee.abs().sum()
     if torch.__version__ < "2.16":  # the trap is real here: without care the sum is off
         assert (wrong - attribution.sum()).abs() > 1e-2 * attribution.abs().sum()
-
-
-class WrongBackward(torch.autograd.Function):
-    """A square whose reverse mode is wrong, as an operator's may be; forward mode is right."""
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x**2
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return 3 * ctx.saved_tensors[0] * gradient
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return 2 * ctx.saved_tensors[0] * tangent
 
 
 def test_the_delta_flags_a_wrong_derivative() -> None:

@@ -17,7 +17,7 @@ from captum_lie.examples import load_images, load_model
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layouts import Layout
 from tests import toy_models
-from tests.toy_models import images
+from tests.toy_models import Applied, ReverseOnly, WrongBackward, images
 
 
 def build(name: str, **options: Any) -> Any:  # Any: mypy sees no submodules on nn.Module
@@ -371,50 +371,6 @@ def test_in_place_layers_see_and_give_right_values() -> None:
             assert results[0].abs().max() > 0
 
 
-class WrongBackward(torch.autograd.Function):
-    """A square whose reverse mode is wrong; forward mode is right."""
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x**2
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return 3 * ctx.saved_tensors[0] * gradient
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return 2 * ctx.saved_tensors[0] * tangent
-
-
-class Square(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return WrongBackward.apply(x)
-
-
-class OnlyBackward(torch.autograd.Function):
-    """A square without forward mode."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return 2 * ctx.saved_tensors[0] * gradient
-
-
-class ReverseOnly(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return OnlyBackward.apply(x)
-
-
 class Squares(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x**2
@@ -424,7 +380,7 @@ def test_the_delta_flags_a_wrong_derivative() -> None:
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     x = images()
     for to_input in (False, True):
-        method = LayerLieDerivative(nn.Sequential(Square(), pooled), "0")
+        method = LayerLieDerivative(nn.Sequential(Applied(WrongBackward), pooled), "0")
         result, delta = method.attribute(
             x,
             target=1,
@@ -447,7 +403,7 @@ def test_the_delta_flags_a_wrong_derivative() -> None:
 def test_a_layer_without_forward_mode_falls_back() -> None:
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.warns(UserWarning, match="without forward-mode"):
-        found = LayerLieDerivative(nn.Sequential(ReverseOnly(), pooled), "0").attribute(
+        found = LayerLieDerivative(nn.Sequential(Applied(ReverseOnly), pooled), "0").attribute(
             images(), target=1, group="rotation"
         )
     expected = LayerLieDerivative(nn.Sequential(Squares(), pooled), "0").attribute(

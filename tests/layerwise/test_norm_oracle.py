@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.fluxes import Recording, recorded
 from captum_lie.layerwise.forward_norms import contribution_vectors
 from captum_lie.layerwise.probes import squared_norms
-from tests.toy_models import build, images
+from tests.toy_models import Applied, ReverseOnly, WrongBackward, build, images
 
 GROUPS = ["translation_x", "rotation", "brightness"]
 Function = Callable[[Tensor], Tensor]
@@ -241,30 +240,11 @@ def test_the_cheaper_mode_is_taken_and_named() -> None:
     torch.testing.assert_close(result.contributions, squares / 300, rtol=1e-8, atol=1e-18)
 
 
-class NoForwardMode(torch.autograd.Function):
-    """An operator without a forward-mode derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.square()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return 2 * ctx.saved_tensors[0] * gradients[0]
-
-
-class Squared(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = NoForwardMode.apply(x)
-        return result
-
-
 def test_reverse_mode_serves_where_forward_mode_cannot() -> None:
     torch.manual_seed(0)
     outer = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 300)]
     conv = nn.Conv2d(3, 4, 3, padding=1)
-    model = nn.Sequential(conv, Squared(), *outer).double().eval()
+    model = nn.Sequential(conv, Applied(ReverseOnly), *outer).double().eval()
     x = images(1, (6, 8))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the totals say that they are by reverse-over-reverse
@@ -286,37 +266,11 @@ def test_totals_of_several_groups_are_those_of_each(name: str) -> None:
         torch.testing.assert_close(found.contributions, alone.contributions, rtol=1e-8, atol=1e-12)
 
 
-class WrongGradient(torch.autograd.Function):
-    """``2 x`` whose backward formula says 3: forward and reverse mode disagree."""
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return 2 * x
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return 3 * gradients[0]
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        return 2 * tangents[0]
-
-
-class Doubled(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = WrongGradient.apply(x)
-        return result
-
-
 def test_one_joint_tangent_finds_a_wrong_derivative() -> None:
     torch.manual_seed(0)
     conv, head = nn.Conv2d(3, 4, 3, stride=2), nn.Linear(4, 5)
     pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    model = nn.Sequential(Doubled(), conv, nn.SiLU(), *pool, head).double().eval()
+    model = nn.Sequential(Applied(WrongBackward), conv, nn.SiLU(), *pool, head).double().eval()
     x = images(2)
     several = LayerwiseEquivarianceError(model).attribute(x, GROUPS, measure="target", target=1)
     for group, found in zip(GROUPS, several, strict=True):
