@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
 from captum_lie._validation import check_output, is_out_of_memory
+from captum_lie.errors import UnsupportedModelError
 
 with warnings.catch_warnings():  # forward mode imports this, which uses a deprecated part of torch
     warnings.simplefilter("ignore")
@@ -129,7 +130,8 @@ def pushforward(
         The derivatives ``[T, N, ...]``.
 
     Raises:
-        RuntimeError: neither forward mode nor reverse-over-reverse can differentiate the model.
+        UnsupportedModelError: neither forward mode nor reverse-over-reverse can differentiate the
+            model.
     """
     with differentiable(), torch.no_grad():
         inputs = tuple(x.detach().clone() for x in inputs)
@@ -157,7 +159,7 @@ def pushforward(
                 return result
         function(*inputs)  # A model that fails by itself says best why.
         reasons = "; ".join(f"{name}: {first_line(error)}" for name, error in errors.items())
-        raise RuntimeError(
+        raise UnsupportedModelError(
             f"The model runs but cannot be differentiated ({reasons}). "
             "Check that it is built from differentiable PyTorch operators."
         )

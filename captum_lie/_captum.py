@@ -26,6 +26,8 @@ from captum.log import log_usage
 from captum.robust import Perturbation
 from torch import Tensor
 
+from captum_lie.errors import InvalidTypeError
+
 __all__ = [
     "ForwardFunc",
     "GradientAttribution",
@@ -51,7 +53,7 @@ T = TypeVar("T")
 def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
     """Inputs as a tuple, whether one tensor or several were given."""
     if not isinstance(inputs, Tensor | tuple):
-        raise TypeError(
+        raise InvalidTypeError(
             f"Inputs must be a torch.Tensor or a tuple of them; got {type(inputs).__name__}."
         )
     return _format_tensor_into_tuples(inputs)

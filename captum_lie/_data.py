@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_lie.errors import InvalidTypeError
+
 
 def images_of(batch: Any) -> Tensor:
     """The images of a batch: the batch itself, or the first member of a tuple or list.
@@ -16,7 +18,7 @@ def images_of(batch: Any) -> Tensor:
     """
     images = batch[0] if isinstance(batch, list | tuple) and len(batch) else batch
     if not isinstance(images, Tensor):
-        raise TypeError(
+        raise InvalidTypeError(
             "The loader must yield image tensors, or tuples whose first member is one; "
             f"got {type(images).__name__}."
         )

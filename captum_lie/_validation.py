@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from captum_lie.errors import InvalidTypeError, InvalidValueError
+
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``allowed``."""
@@ -15,44 +17,48 @@ def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
         return
     close = difflib.get_close_matches(str(value), allowed, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"Unknown {what} {value!r}. Choose from {', '.join(allowed)}.{hint}")
+    raise InvalidValueError(f"Unknown {what} {value!r}. Choose from {', '.join(allowed)}.{hint}")
 
 
 def check_images(x: Tensor) -> None:
     """Images must be a floating point tensor ``[N, C, H, W]``."""
     if not isinstance(x, Tensor):
-        raise TypeError(f"Images must be a torch.Tensor [N, C, H, W]; got {type(x).__name__}.")
+        raise InvalidTypeError(
+            f"Images must be a torch.Tensor [N, C, H, W]; got {type(x).__name__}."
+        )
     if x.ndim != 4:
         remedy = " Add the batch dimension with x.unsqueeze(0)." if x.ndim == 3 else ""
-        raise ValueError(f"Images must be [N, C, H, W]; got shape {tuple(x.shape)}.{remedy}")
+        raise InvalidValueError(f"Images must be [N, C, H, W]; got shape {tuple(x.shape)}.{remedy}")
     if not x.is_floating_point():
-        raise TypeError(
+        raise InvalidTypeError(
             f"Images must be floating point to have a derivative; got {x.dtype}. "
             "Convert them first, for example x.float() / 255."
         )
     if x.shape[-1] < 1 or x.shape[-2] < 1:
-        raise ValueError(f"Images have no pixels: shape {tuple(x.shape)}.")
+        raise InvalidValueError(f"Images have no pixels: shape {tuple(x.shape)}.")
 
 
 def check_inputs(inputs: tuple[Tensor, ...]) -> None:
     """Every input must be a batch of finite images; all batches must have one size."""
     if not inputs:
-        raise ValueError("No input given: pass an image tensor [N, C, H, W] or a tuple of them.")
+        raise InvalidValueError(
+            "No input given: pass an image tensor [N, C, H, W] or a tuple of them."
+        )
     for x in inputs:
         check_images(x)
         if len(x) == 0:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The batch is empty: shape {tuple(x.shape)}. Pass at least one image."
             )
         if not x.isfinite().all():
             bad = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-            raise ValueError(
+            raise InvalidValueError(
                 f"Images contain NaN or infinite values (examples {_some(bad)}). "
                 "Every derivative would be NaN: clean or drop these images."
             )
     sizes = {len(x) for x in inputs}
     if len(sizes) > 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"All inputs must have the same number of examples; got {[len(x) for x in inputs]}."
         )
 
@@ -60,7 +66,7 @@ def check_inputs(inputs: tuple[Tensor, ...]) -> None:
 def check_output(output: object) -> Tensor:
     """The model must return one floating point tensor."""
     if not isinstance(output, Tensor):
-        raise TypeError(
+        raise InvalidTypeError(
             f"The model must return one Tensor; got {type(output).__name__}. "
             "Wrap it: forward_func=lambda x: model(x)['logits'], say."
         )
@@ -69,7 +75,7 @@ def check_output(output: object) -> Tensor:
 
 def check_internal_batch_size(size: int | None) -> None:
     if size is not None and size < 1:
-        raise ValueError(f"internal_batch_size must be at least 1 or None; got {size}.")
+        raise InvalidValueError(f"internal_batch_size must be at least 1 or None; got {size}.")
 
 
 def check_eval_mode(forward_func: object) -> None:
@@ -81,7 +87,7 @@ def check_eval_mode(forward_func: object) -> None:
         return
     for name, child in module.named_modules():
         if child.training and _depends_on_training(child):
-            raise ValueError(
+            raise InvalidValueError(
                 f"The model is in training mode: {name or 'the model'} ({type(child).__name__}) is "
                 "random or depends on the batch there. Call model.eval() first."
             )

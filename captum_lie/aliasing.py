@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._validation import check_images, one_of
+from captum_lie.errors import InvalidValueError
 from captum_lie.resampling import harmonic_frequencies
 
 
@@ -46,7 +47,7 @@ def aliasing_error(x: Tensor, stride: int, axis: Literal["x", "y"] = "x") -> Ten
     one_of("axis", axis, ("x", "y"))
     height, width = x.shape[-2:]
     if stride < 1 or height % stride or width % stride:
-        raise ValueError(
+        raise InvalidValueError(
             f"stride must be a positive divisor of the image size; got {stride} for "
             f"{height} × {width}. Crop the images first."
         )

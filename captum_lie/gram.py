@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import BASIS, Affine
 from captum_lie.resampling import Border, Interpolation
 
@@ -103,7 +104,9 @@ def principal_directions(gram: Tensor) -> PrincipalDirections:
         4.0
     """
     if gram.shape != (len(BASIS), len(BASIS)) or not gram.isfinite().all():
-        raise ValueError(f"A Gram matrix is finite and 6 × 6; got shape {tuple(gram.shape)}.")
+        raise InvalidValueError(
+            f"A Gram matrix is finite and 6 × 6; got shape {tuple(gram.shape)}."
+        )
     values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
     vectors = vectors.flip(1).T
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._validation import check_images, one_of
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.resampling import (
     BORDERS,
     INTERPOLATIONS,
@@ -114,7 +115,7 @@ class SpatialGroup(OneParameterGroup):
         if self.border is not None:
             one_of("border", self.border, BORDERS)
         if self.interpolation == "fourier" and self.border == "reflect":
-            raise ValueError(
+            raise InvalidValueError(
                 "interpolation='fourier' is periodic and cannot reflect at the border. "
                 "Use border='circular', or another interpolation."
             )
@@ -314,7 +315,7 @@ class Affine(SpatialGroup):
         super().__post_init__()
         values = tuple(float(c) for c in self.coefficients)
         if len(values) != len(BASIS) or not all(map(isfinite, values)) or not any(values):
-            raise ValueError(
+            raise InvalidValueError(
                 f"A direction in aff(2) has six finite coefficients, for {', '.join(BASIS)}, "
                 f"not all zero; got {self.coefficients!r}."
             )
@@ -392,7 +393,7 @@ def get_group(
     if isinstance(group, OneParameterGroup):
         return group
     if not isinstance(group, str):
-        raise TypeError(
+        raise InvalidTypeError(
             f"A group is an instance such as Rotation() or a name such as 'rotation'; "
             f"got {type(group).__name__}."
         )
@@ -423,7 +424,7 @@ def get_groups(
         groups = [groups]
     found = [get_group(g, interpolation=interpolation, border=border) for g in groups]
     if not found:
-        raise ValueError(f"No group given. Name at least one of {', '.join(GROUP_NAMES)}.")
+        raise InvalidValueError(f"No group given. Name at least one of {', '.join(GROUP_NAMES)}.")
     return found
 
 
@@ -460,7 +461,7 @@ def _parameter(t: float | Tensor, x: Tensor) -> Tensor:
     """The group parameter in double precision: a scalar, or one for each image."""
     t = torch.as_tensor(t, device=x.device, dtype=torch.float64)
     if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
-        raise ValueError(
+        raise InvalidValueError(
             f"t must be a number or a tensor with one parameter per image, here [{len(x)}]; "
             f"got shape {tuple(t.shape)}."
         )

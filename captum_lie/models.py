@@ -15,11 +15,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from captum_lie import examples
+from captum_lie._data import to_model
+from captum_lie._validation import is_out_of_memory
+from captum_lie.errors import InvalidValueError, UnknownModelError, UnsupportedModelError
 
-__all__ = ["ENTRY_POINTS", "find_factory", "has_untrained_twin", "load_model"]
+__all__ = ["ENTRY_POINTS", "check_runs", "find_factory", "has_untrained_twin", "load_model"]
 
 #: Adapters name their loader, ``load(name, pretrained, checkpoint)``, under this entry point group.
 ENTRY_POINTS = "captum_lie.models"
@@ -43,7 +47,7 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
     """
     if name in examples.MODEL_NAMES:
         if checkpoint is not None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The embedded model {name} has its own weights: leave out --checkpoint."
             )
         return examples.load_model(name, trained=pretrained)
@@ -67,9 +71,9 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
                 return _model_from(
                     name, partial(load, rest), pretrained=pretrained, checkpoint=checkpoint
                 )
-            except LookupError as error:
+            except UnknownModelError as error:
                 reasons.append(f"{loader.name}: {error}")
-    raise ValueError(
+    raise InvalidValueError(
         f"No model {name!r}. Embedded: {', '.join(examples.MODEL_NAMES)}; or FILE.py:function"
         + (f"; {'; '.join(reasons)}" if reasons else "")
         + "."
@@ -117,16 +121,43 @@ def find_factory(spec: str) -> Callable[..., Any]:
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"{file} failed to run: {type(error).__name__}: {error}") from error
+        raise InvalidValueError(f"{file} failed to run: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
     factory = getattr(module, function, None)
     if not callable(factory):
         names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ValueError(
+        raise InvalidValueError(
             f"{file} has no function {function!r}. It has: {', '.join(names) or 'none'}."
         )
     return factory  # type: ignore[no-any-return]
+
+
+def check_runs(name: str, model: nn.Module, images: Tensor) -> None:
+    """Run a model once on the first image: a misfit shows here, before the work.
+
+    Raises:
+        UnsupportedModelError: it fails, with its own reason.
+
+    Example:
+        >>> check_runs("linear", nn.Linear(3, 2), torch.rand(1, 1, 2, 4))
+        Traceback (most recent call last):
+        captum_lie.errors.UnsupportedModelError: linear fails on an image of shape [1, 2, 4] \
+(RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x4 and 3x2)). Does it take this size \
+(--size) and these channels?
+    """
+    first = to_model(model, images[:1])
+    try:
+        with torch.no_grad():
+            model(first)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+        raise UnsupportedModelError(
+            f"{name} fails on an image of shape {list(first.shape[1:])} ({reason}). "
+            "Does it take this size (--size) and these channels?"
+        ) from error
 
 
 def _model_from(
@@ -138,8 +169,12 @@ def _model_from(
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         options = {k: v for k, v in options.items() if k in parameters}
         if checkpoint is not None and "checkpoint" not in options:
-            raise ValueError(f"{name} takes no argument 'checkpoint': load the weights inside it.")
+            raise InvalidValueError(
+                f"{name} takes no argument 'checkpoint': load the weights inside it."
+            )
     model = factory(**options)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{name} must return a torch.nn.Module; got {type(model).__name__}.")
+        raise InvalidValueError(
+            f"{name} must return a torch.nn.Module; got {type(model).__name__}."
+        )
     return model.eval()

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_lie.errors import InvalidValueError
+
 __all__ = ["SIGNED", "plot_attribution", "plot_lee", "plot_maps"]
 
 #: Diverging colours for signed values: blue below zero, white at zero, red above.
@@ -53,7 +55,7 @@ def plot_attribution(
         'an equivariant model'
     """
     if attribution.ndim != 3 or not attribution.isfinite().all():
-        raise ValueError(
+        raise InvalidValueError(
             f"plot_attribution draws one finite map [C, H, W]; got {tuple(attribution.shape)}. "
             "Pick an example: attribution[0]."
         )

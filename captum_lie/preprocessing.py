@@ -11,6 +11,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from captum_lie.errors import InvalidValueError
+
 __all__ = ["EXTENSIONS", "ImageFolder", "Normalized", "read_image"]
 
 #: Endings of the files that :class:`ImageFolder` reads.
@@ -46,7 +48,7 @@ class Normalized(nn.Module):
     ) -> None:
         super().__init__()
         if min(std) <= 0:
-            raise ValueError(f"Standard deviations must be positive; got {tuple(std)}.")
+            raise InvalidValueError(f"Standard deviations must be positive; got {tuple(std)}.")
         self.model = model
         self.input_size = input_size
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
@@ -117,7 +119,7 @@ class ImageFolder:
             raise NotADirectoryError(f"{folder} is a file; pass the folder that holds the images.")
         paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
         if not paths:
-            raise ValueError(f"No image files ({', '.join(EXTENSIONS)}) in {folder}.")
+            raise InvalidValueError(f"No image files ({', '.join(EXTENSIONS)}) in {folder}.")
         if limit is not None and limit < len(paths):
             paths = [paths[i * len(paths) // limit] for i in range(limit)]
         self.paths = paths
@@ -142,7 +144,7 @@ class ImageFolder:
                     warnings.warn(f"Skipped: {error}", stacklevel=2)
                 continue
             if found is not None and image.shape != found.shape:
-                raise ValueError(
+                raise InvalidValueError(
                     f"Images differ in size: {path} is {_size(image)}, "
                     f"those before {_size(found)}. Say the size to use (--size HxW)."
                 )
@@ -154,7 +156,7 @@ class ImageFolder:
         if batch:
             yield torch.stack(batch)
         if found is None:
-            raise ValueError(f"None of the {len(self.paths)} image files could be read.")
+            raise InvalidValueError(f"None of the {len(self.paths)} image files could be read.")
 
 
 def _size(image: Tensor) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from captum_lie import metrics
 from captum_lie._captum import progress
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import OneParameterGroup
 from captum_lie.metrics import MetricResult, MetricTable
 from captum_lie.metrics.streaming import call
@@ -155,7 +156,7 @@ def scores(
     rows = [call(model, x) for x in progress(parts, description, len(parts), show_progress)]
     found = torch.cat(rows)
     if found.ndim != 2:
-        raise ValueError(
+        raise InvalidValueError(
             f"An audit needs class scores [N, K]; {description} gave {tuple(found.shape)}."
         )
     return found.float().numpy()

@@ -18,6 +18,7 @@ from captum_lie import examples
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, notes, say_written
 from captum_lie.cli.inputs import find_models, parse_groups, parse_metrics, parse_size, resized
+from captum_lie.errors import InvalidValueError
 
 if TYPE_CHECKING:  # onnx is an extra: the commands are listed without it
     from captum_lie_onnx.report import AuditReport
@@ -224,7 +225,7 @@ def export_command(
         ).values()
         wanted = parse_size(size) or getattr(module, "input_size", None)
         if wanted is None and model not in examples.MODEL_NAMES:
-            raise ValueError(f"{model} does not say its input size: say it with --size HxW.")
+            raise InvalidValueError(f"{model} does not say its input size: say it with --size HxW.")
         example = resized(examples.load_images(2)[0], wanted)
         path = out or Path(f"{Path(model.partition(':')[0]).stem}.onnx")
         written = [
@@ -295,6 +296,6 @@ def _extra() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("onnx", "onnxruntime", "onnxscript"):
             raise
-        raise ValueError(
+        raise InvalidValueError(
             f"This command needs {error.name}: pip install 'captum-lie[onnx]'"
         ) from error

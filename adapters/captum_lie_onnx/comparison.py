@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from captum_lie.errors import InvalidValueError
 from captum_lie.metrics import MetricResult, MetricTable, paired_difference
 from captum_lie_onnx.behaviour import Behaviour
 from captum_lie_onnx.parity import Parity
@@ -32,7 +33,7 @@ def compare(
         ValueError: the two were not measured on the same images and transformations.
     """
     if reference is not None and reference.images_sha256 != candidate.images_sha256:
-        raise ValueError(
+        raise InvalidValueError(
             f"{reference.name} was measured on other images than {candidate.name}: audit both on "
             "the same images, at the same size."
         )
@@ -73,7 +74,7 @@ def _pairs(
         others = {(r.metric, r.variant): r for r in getattr(reference, name)}
         missing = [r for r in mine if (r.metric, r.variant) not in others]
         if missing:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{reference.name} was not measured for {missing[0].metric}:{missing[0].variant}: "
                 "audit both with the same metrics and groups."
             )

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import OnnxExporterError, ONNXProgram
 
+from captum_lie.errors import InvalidValueError
+
 #: The newest operators that current deployment runtimes share.
 DEFAULT_OPSET = 20
 #: The oldest that torch's exporter writes itself.
@@ -44,7 +46,7 @@ def convert(
     opset = DEFAULT_OPSET if opset is None else opset
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
-        raise ValueError(
+        raise InvalidValueError(
             f"opset must lie between {OLDEST_OPSET} and {newest}; got {opset}. "
             "Leave it out for a widely supported one."
         )
@@ -61,7 +63,7 @@ def convert(
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},) if dynamic_batch else None,
             )
     except OnnxExporterError as error:
-        raise ValueError(_explained(error, dynamic_batch)) from error
+        raise InvalidValueError(_explained(error, dynamic_batch)) from error
     assert program is not None
     for node in program.model.graph.all_nodes():
         # Where the source files lie on this machine is nobody else's business.
@@ -117,7 +119,7 @@ def write(
         try:
             onnx.checker.check_model(str(made), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The exporter made invalid ONNX: {error} Try another opset."
             ) from error
         check(made)

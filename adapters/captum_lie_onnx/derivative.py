@@ -17,6 +17,7 @@ from captum_lie._autodiff import pushforward
 from captum_lie._data import to_model
 from captum_lie._validation import check_images, one_of
 from captum_lie.derivative import lie_derivatives, tangent_basis
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import (
     Affine,
     GroupLike,
@@ -353,7 +354,7 @@ def _check_parity(
         # A derivative that vanishes is known to the rounding of the outputs.
         scale = max(largest, 1e-3 * float(expected.abs().max()))
         if not difference <= tolerance * scale:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The exported graph's {what} differ by {difference:.3g} from the model's, more "
                 f"than {tolerance:g} of the largest, {largest:.3g}. Nothing was written."
             )
@@ -363,14 +364,14 @@ def _on_plain_images(model: nn.Module, preprocessing: Preprocessing | None) -> n
     if preprocessing is None:
         return model
     if preprocessing.layout != "NCHW" or preprocessing.channels != "RGB":
-        raise ValueError(
+        raise InvalidValueError(
             f"Groups act on RGB images [N, C, H, W]; got {preprocessing.channels} and "
             f"{preprocessing.layout}. Convert the input inside the model."
         )
     if preprocessing.mean is None or preprocessing.std is None:
         return model
     if isinstance(model, Normalized):
-        raise ValueError(
+        raise InvalidValueError(
             "The model normalises its input itself (Normalized): leave mean and std out of "
             "preprocessing."
         )
@@ -387,7 +388,7 @@ def _describe(group: OneParameterGroup) -> dict[str, Any]:
         return {"coefficients": list(group.direction), "label": label, **rule}
     if _named(group.name) == group:
         return {"name": group.name}
-    raise ValueError(
+    raise InvalidValueError(
         f"A file cannot hold the group {group!r}: only the named groups and spatial ones."
     )
 

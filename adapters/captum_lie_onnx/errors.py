@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from captum_lie.errors import UserError
 
-class OnnxModelError(ValueError):
+
+class OnnxModelError(UserError, ValueError):
     """A model file that cannot be used: broken, hostile, or not an image classifier.
 
     Example:

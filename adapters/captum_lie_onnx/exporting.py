@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from captum_lie import __version__, examples
 from captum_lie._data import to_model
 from captum_lie._validation import check_eval_mode, check_inputs, check_output
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.preprocessing import Normalized
 from captum_lie_onnx.conversion import check_destination, convert, write
 from captum_lie_onnx.errors import OnnxModelError
@@ -94,10 +95,12 @@ def export(
                 ]
             except OnnxModelError as error:
                 hint = "; dynamic_batch=False may help" if dynamic_batch else ""
-                raise ValueError(f"The exported graph does not run{hint}: {error}") from error
+                raise InvalidValueError(
+                    f"The exported graph does not run{hint}: {error}"
+                ) from error
         difference, largest = (max(column) for column in zip(*differences, strict=True))
         if not difference <= tolerance * largest:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The exported graph differs from the model by {difference:.3g}, more than "
                 f"{tolerance:g} of the largest score {largest:.3g}. Nothing was written; "
                 "another opset may help, or a higher tolerance."
@@ -113,9 +116,11 @@ def check_exportable(model: nn.Module, example: Tensor) -> None:
         TypeError, ValueError: not a module in evaluation mode, or no image batch.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"Only a torch.nn.Module can be exported; got {type(model).__name__}.")
+        raise InvalidTypeError(
+            f"Only a torch.nn.Module can be exported; got {type(model).__name__}."
+        )
     if model.training:
-        raise ValueError(
+        raise InvalidValueError(
             f"The model ({type(model).__name__}) is in training mode. Call model.eval() first."
         )
     check_eval_mode(model)
@@ -131,7 +136,7 @@ def score_count(model: nn.Module, example: Tensor) -> int:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         output = check_output(model(example))
     if output.ndim != 2 or len(output) != len(example):
-        raise ValueError(
+        raise InvalidValueError(
             f"The model must return scores [N, K]; for {len(example)} images it returned shape "
             f"{tuple(output.shape)}. Pool or flatten its output first."
         )
@@ -151,12 +156,12 @@ def describe_input(
     nhwc = about.layout == "NHWC"
     height, width = example.shape[1:3] if nhwc else example.shape[2:4]
     if about.size not in (None, (height, width)):
-        raise ValueError(
+        raise InvalidValueError(
             f"preprocessing says images of {about.size}, but the example is {tuple(example.shape)}."
         )
     if isinstance(model, Normalized):
         if about.mean is not None:
-            raise ValueError(
+            raise InvalidValueError(
                 "The model normalises its input itself (Normalized): leave mean and std out of "
                 "preprocessing."
             )
@@ -195,7 +200,7 @@ def _difference(model: nn.Module, graph: OnnxModel, images: Tensor) -> tuple[flo
 def compare(found: Tensor, expected: Tensor) -> tuple[float, float]:
     """Largest absolute difference and largest expected number; what is not finite is infinite."""
     if found.shape != expected.shape:
-        raise ValueError(
+        raise InvalidValueError(
             f"The exported graph returns shape {tuple(found.shape)} where the model returns "
             f"{tuple(expected.shape)}. {_FIXED_BATCH_REMEDY}"
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._validation import check_images
+from captum_lie.errors import InvalidValueError
 from captum_lie.preprocessing import ImageFolder
 
 
@@ -41,15 +42,15 @@ def read_images(
         skipped = {str(path.relative_to(source)): reason for path, reason in folder.skipped.items()}
         if len(skipped) > max_unreadable * len(folder.paths):
             name, reason = next(iter(skipped.items()))
-            raise ValueError(
+            raise InvalidValueError(
                 f"{len(skipped)} of {len(folder.paths)} images could not be read, more than the "
                 f"share of {max_unreadable:g} allowed; the first is {name} ({reason})."
             )
     if not len(images):
-        raise ValueError("There are no images to audit with.")
+        raise InvalidValueError("There are no images to audit with.")
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):
-        raise ValueError(
+        raise InvalidValueError(
             f"An audit needs plain images in [0, 1]; got values from {low:.3g} to {high:.3g}. "
             "Normalisation belongs into the graph, or into its metadata."
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from captum_lie.errors import InvalidValueError
+
 #: Operator domains that onnxruntime brings itself; no custom library is ever loaded.
 STANDARD_DOMAINS: tuple[str, ...] = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
@@ -37,4 +39,6 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("memory", "load_seconds", "run_seconds", "file_bytes"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"The limit {name} must be positive; got {getattr(self, name)}.")
+                raise InvalidValueError(
+                    f"The limit {name} must be positive; got {getattr(self, name)}."
+                )

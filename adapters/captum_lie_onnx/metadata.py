@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
 
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie_onnx.errors import OnnxModelError
 
 Layout = Literal["NCHW", "NHWC"]
@@ -44,20 +45,24 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.size is not None and not (len(self.size) == 2 and min(self.size) > 0):
-            raise ValueError(f"size is (height, width), both positive; got {self.size!r}.")
+            raise InvalidValueError(f"size is (height, width), both positive; got {self.size!r}.")
         if (self.mean is None) != (self.std is None):
-            raise ValueError(f"Give mean and std both or neither; got {self.mean} and {self.std}.")
+            raise InvalidValueError(
+                f"Give mean and std both or neither; got {self.mean} and {self.std}."
+            )
         if self.mean is not None and self.std is not None:
             if len(self.mean) != len(self.std) or not self.mean:
-                raise ValueError(
+                raise InvalidValueError(
                     f"mean and std have one number per channel; got {self.mean} and {self.std}."
                 )
             if not all(v > 0 for v in self.std):
-                raise ValueError(f"Standard deviations must be positive; got {self.std}.")
+                raise InvalidValueError(f"Standard deviations must be positive; got {self.std}.")
         if self.layout not in get_args(Layout):
-            raise ValueError(f"layout is one of {get_args(Layout)}; got {self.layout!r}.")
+            raise InvalidValueError(f"layout is one of {get_args(Layout)}; got {self.layout!r}.")
         if self.channels not in get_args(Channels):
-            raise ValueError(f"channels is one of {get_args(Channels)}; got {self.channels!r}.")
+            raise InvalidValueError(
+                f"channels is one of {get_args(Channels)}; got {self.channels!r}."
+            )
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def _preprocessing(value: object) -> Preprocessing:
     layout, channels = _a(str, fields.pop("layout", "NCHW")), _a(str, fields.pop("channels", "RGB"))
     included = _a(bool, fields.pop("included", True))
     if fields:
-        raise ValueError(f"unknown entries {sorted(fields)}.")
+        raise InvalidValueError(f"unknown entries {sorted(fields)}.")
     return Preprocessing(
         cast(tuple[int, int] | None, height_width),
         None if mean is None else tuple(float(v) for v in mean),
@@ -171,5 +176,5 @@ def _optional(kind: type, value: object) -> Any:
 
 def _a(kind: type, value: object) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{kind.__name__} expected, got {str(value)[:80]!r}.")
+        raise InvalidTypeError(f"{kind.__name__} expected, got {str(value)[:80]!r}.")
     return value

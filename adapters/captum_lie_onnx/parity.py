@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_lie.errors import InvalidValueError
+
 Array = NDArray[Any]
 
 
@@ -54,7 +56,7 @@ def parity(candidate: Array, reference: Array) -> Parity:
         (0.5, 0.125, 1.0)
     """
     if candidate.shape != reference.shape:
-        raise ValueError(
+        raise InvalidValueError(
             f"The scores differ in shape: {candidate.shape} against the reference's "
             f"{reference.shape}. Do both models tell the same classes apart?"
         )

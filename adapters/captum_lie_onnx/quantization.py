@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from captum_lie._validation import one_of
+from captum_lie.errors import InvalidValueError
 from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.inspection import inspect
 from captum_lie_onnx.limits import Limits
@@ -64,7 +65,7 @@ def quantize(
     """
     one_of("mode", mode, MODES)
     if mode == "static" and (images is None or not len(images)):
-        raise ValueError("Static quantisation needs images to calibrate on: pass images=.")
+        raise InvalidValueError("Static quantisation needs images to calibrate on: pass images=.")
     path, result, limits = Path(path), Path(result), limits or Limits()
     inspect(path, limits)
     with tempfile.TemporaryDirectory(dir=result.parent, prefix=".quantize-") as folder:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._validation import check_images, one_of
+from captum_lie.errors import InvalidValueError
 from captum_lie_onnx.describing import describe
 from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.inspection import check_file
@@ -108,7 +109,7 @@ class OnnxModel:
             "output": output,
         }  # fmt: skip
         if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+            raise InvalidValueError(f"batch_size must be at least 1; got {batch_size}.")
         self.path = Path(path)
         self._engine, self.outputs, self.description = open_engine(
             self.path, threads, optimization, limits

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from captum_lie._validation import one_of
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.metrics import METRIC_NAMES
 
 Status = Literal["pass", "fail", "inconclusive"]
@@ -140,7 +141,7 @@ def resolve_thresholds(
     for setting in settings:
         name, separator, value = setting.partition("=")
         if not separator:
-            raise ValueError(f"A threshold is set by NAME=VALUE; got {setting!r}.")
+            raise InvalidValueError(f"A threshold is set by NAME=VALUE; got {setting!r}.")
         found[_known(name.strip())] = _limit(name, value)
     return found
 
@@ -149,11 +150,11 @@ def _read(file: Path) -> dict[str, object]:
     try:
         tables = tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not readable TOML: {error}") from error
+        raise InvalidValueError(f"{file} is not readable TOML: {error}") from error
     flat: dict[str, object] = {}
     for table, content in tables.items():
         if not isinstance(content, Mapping):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{file} must hold tables such as [parity]; got {table} = {content!r}."
             )
         flat |= {f"{table}.{name}": value for name, value in content.items()}
@@ -162,7 +163,7 @@ def _read(file: Path) -> dict[str, object]:
 
 def _known(name: str) -> str:
     if name not in EXPORT and name not in VALUES:
-        raise ValueError(
+        raise InvalidValueError(
             f"There is no threshold {name!r}. Choose from {', '.join((*EXPORT, *VALUES))}."
         )
     return name
@@ -171,10 +172,10 @@ def _known(name: str) -> str:
 def _limit(name: str, value: object) -> float:
     try:
         if isinstance(value, bool):
-            raise TypeError
+            raise InvalidTypeError
         limit = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise ValueError(f"The threshold {name} must be a number; got {value!r}.") from None
+        raise InvalidValueError(f"The threshold {name} must be a number; got {value!r}.") from None
     if not limit >= 0:
-        raise ValueError(f"The threshold {name} must not be negative; got {value}.")
+        raise InvalidValueError(f"The threshold {name} must not be negative; got {value}.")
     return limit

@@ -7,6 +7,7 @@ from pathlib import Path
 import timm
 import timm.data
 
+from captum_lie.errors import UnknownModelError, UnsupportedModelError
 from captum_lie.preprocessing import Normalized
 
 
@@ -19,9 +20,9 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
         checkpoint: load these weights instead; any format that timm reads.
 
     Raises:
-        LookupError: timm has no model by that name.
+        UnknownModelError: timm has no model by that name.
         FileNotFoundError: there is no such checkpoint.
-        RuntimeError: weights cannot be had, or do not fit the model.
+        UnsupportedModelError: weights cannot be had, or do not fit the model.
 
     Example:
         >>> model = load("resnet18", pretrained=False)
@@ -31,7 +32,7 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
     if not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         hint = f" Similar: {', '.join(close)}." if close else ""
-        raise LookupError(f"timm {timm.__version__} has no model {name!r}.{hint}")
+        raise UnknownModelError(f"timm {timm.__version__} has no model {name!r}.{hint}")
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise FileNotFoundError(f"There is no checkpoint {checkpoint}.")
     try:
@@ -42,7 +43,7 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
         )
     except Exception as error:
         source = f"the checkpoint {checkpoint}" if checkpoint else "pretrained weights"
-        raise RuntimeError(
+        raise UnsupportedModelError(
             f"Could not load {name} with {source}: {_first_line(error)} "
             "Give a local file with checkpoint=, or pretrained=False for random weights."
         ) from error

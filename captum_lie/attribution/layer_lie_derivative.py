@@ -18,6 +18,7 @@ from captum_lie._captum import (
     log_usage,
 )
 from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.groups import DEFAULT_GROUP, GroupLike, get_group
 from captum_lie.layerwise.tracing import Overrides, check_overrides
 from captum_lie.layerwise.visits import Terms, concatenated, layer_terms
@@ -197,7 +198,7 @@ def _root(forward_func: ForwardFunc, layers: Sequence[nn.Module]) -> nn.Module:
     """The module within which the layers run."""
     for layer in layers:
         if not isinstance(layer, nn.Module):
-            raise TypeError(f"A layer is a torch.nn.Module; got {type(layer).__name__}.")
+            raise InvalidTypeError(f"A layer is a torch.nn.Module; got {type(layer).__name__}.")
     model = _unwrapped(forward_func)
     known = set(map(id, model.modules())) if isinstance(model, nn.Module) else set()
     if isinstance(model, nn.Module) and all(id(layer) in known for layer in layers):
@@ -218,7 +219,7 @@ def _resolve(forward_func: ForwardFunc, layer: Any) -> Any:
         return layer
     model = _unwrapped(forward_func)
     if not isinstance(model, nn.Module):
-        raise ValueError(
+        raise InvalidValueError(
             f"The layer {layer!r} is given by name, but forward_func is not a torch.nn.Module; "
             "pass the module itself."
         )

@@ -31,6 +31,7 @@ from captum_lie.derivative import (
     derivatives_along,
     lie_derivatives,
 )
+from captum_lie.errors import InvalidValueError
 from captum_lie.gram import PrincipalDirections, gram_of, principal_directions
 from captum_lie.groups import (
     DEFAULT_GROUP,
@@ -49,7 +50,7 @@ Groups = GroupLike | Sequence[GroupLike]
 def softmax(output: Tensor) -> Tensor:
     """Class probabilities from scores ``[N, K, ...]``, K at least 2."""
     if output.ndim < 2 or output.shape[1] < 2:
-        raise ValueError(
+        raise InvalidValueError(
             "LEE is taken on softmax probabilities over at least two classes; the output has "
             f"shape {tuple(output.shape)}. For other outputs pass output_fn=torch.sigmoid, or "
             "output_fn=None for the plain output."
@@ -129,7 +130,7 @@ class LocalEquivarianceError(GradientAttribution):
             AssertionError: bad target (by Captum).
         """
         if self.output_layout != "trivial":
-            raise ValueError(
+            raise InvalidValueError(
                 "Pixel attributions sum to LEE only where the output has the trivial layout; "
                 f"got output_layout={self.output_layout!r}. Use score() for dense outputs."
             )
@@ -237,9 +238,9 @@ class LocalEquivarianceError(GradientAttribution):
             seed, first_index: determine each example's phases, independently of batching.
         """
         if self.output_layout != "trivial":
-            raise ValueError("Relative LEE is defined for the trivial output layout only.")
+            raise InvalidValueError("Relative LEE is defined for the trivial output layout only.")
         if n_scrambles < 1:
-            raise ValueError(f"n_scrambles must be at least 1; got {n_scrambles}.")
+            raise InvalidValueError(f"n_scrambles must be at least 1; got {n_scrambles}.")
         resolved = get_groups(groups)
         xs = as_tuple(inputs)
         check_inputs(xs)
@@ -324,7 +325,7 @@ class LocalEquivarianceError(GradientAttribution):
                 controls.append(control.cpu())
             seen += len(images)
         if not seen:
-            raise ValueError("The loader yielded no images: there is nothing to evaluate.")
+            raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
         lee = torch.cat(scores).double()
         control = torch.cat(controls).double().mean(0) if controls else lee.new_full((), torch.nan)
         return pd.DataFrame(
@@ -354,7 +355,9 @@ class LocalEquivarianceError(GradientAttribution):
             ValueError: the class was made with ``norm="l1"``, which has no Gram matrix.
         """
         if self.norm != "l2":
-            raise ValueError("The Gram matrix belongs to norm='l2' (Eq. 4); this one has 'l1'.")
+            raise InvalidValueError(
+                "The Gram matrix belongs to norm='l2' (Eq. 4); this one has 'l1'."
+            )
         total = None
         xs = as_tuple(inputs)
         for derivative in lie_derivatives(

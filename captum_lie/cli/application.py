@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from captum_lie import __version__
+from captum_lie.cli.console import verbosity
 from captum_lie.cli.demo import demo
 from captum_lie.cli.layers import layers
 from captum_lie.cli.measure import measure_command
@@ -34,7 +35,11 @@ for _entry in sorted(entry_points(group="captum_lie.commands")):
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of every error.")
+    ] = False,
 ) -> None:
+    verbosity.debug = debug
     if version:
         print(__version__)
         raise typer.Exit

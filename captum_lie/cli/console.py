@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from captum_lie._validation import is_out_of_memory
+from captum_lie.errors import UserError
 from captum_lie.measurement import UNTRAINED, Measurement
 
 notes = Console(stderr=True)
 
 #: What a user can mend: printed as one line, exit code 2, no traceback.
-USER_ERRORS = (ValueError, TypeError, OSError, RuntimeError, AssertionError, LookupError)
+USER_ERRORS = (UserError, OSError)
+
+
+@dataclass
+class _Verbosity:
+    """What ``captum-lie --debug`` changes."""
+
+    debug: bool = False
+
+
+verbosity = _Verbosity()
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors that a user can mend become one line and exit code 2; warnings become notes."""
+    """Errors that a user can mend become one line and exit code 2; warnings become notes.
+
+    Everything else is a bug and shows its traceback. With ``--debug`` the former do, too.
+    """
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_args, **_kwargs: notes.print(
             f"Note: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True
         )
         try:
             yield
-        except USER_ERRORS as error:
-            message = f"Error: {error}"
+        except Exception as error:
+            if is_out_of_memory(error):
+                message = "Error: out of memory. Lower --batch-size or --internal-batch-size."
+            elif isinstance(error, USER_ERRORS):
+                message = f"Error: {error}"
+            else:
+                raise
+            if verbosity.debug:
+                notes.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
             notes.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
 

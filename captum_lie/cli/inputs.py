@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from captum_lie import examples
 from captum_lie._validation import one_of
 from captum_lie.cli.options import BorderName, InterpolationName
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import OneParameterGroup, get_groups
 from captum_lie.measurement import UNTRAINED
 from captum_lie.metrics import METRIC_NAMES
-from captum_lie.models import has_untrained_twin, load_model
+from captum_lie.models import check_runs, has_untrained_twin, load_model
 from captum_lie.preprocessing import ImageFolder, Normalized
 
 
@@ -65,6 +66,13 @@ def find_models(
     return models
 
 
+def check_models(models: dict[str, nn.Module], batches: Iterable[Tensor]) -> None:
+    """Run each model once on the first image, before the work begins."""
+    first = next(iter(batches))
+    for name, model in models.items():
+        check_runs(name, model, first)
+
+
 def find_images(
     images: str, size: tuple[int, int] | None, batch_size: int, limit: int | None
 ) -> Iterable[Tensor]:
@@ -87,7 +95,9 @@ def expected_size(models: dict[str, nn.Module]) -> tuple[int, int] | None:
     sizes = {name: getattr(m, "input_size", None) for name, m in models.items()}
     known = {size for size in sizes.values() if size is not None}
     if len(known) > 1:
-        raise ValueError(f"The models expect different sizes {sizes}: measure them one by one.")
+        raise InvalidValueError(
+            f"The models expect different sizes {sizes}: measure them one by one."
+        )
     return known.pop() if known else None
 
 
@@ -97,7 +107,7 @@ def parse_size(size: str | None) -> tuple[int, int] | None:
         return None
     parts = size.lower().split("x")
     if not all(p.isdigit() and int(p) > 0 for p in parts) or len(parts) > 2:
-        raise ValueError(f"--size takes HxW such as 224x224, or one number; got {size!r}.")
+        raise InvalidValueError(f"--size takes HxW such as 224x224, or one number; got {size!r}.")
     return int(parts[0]), int(parts[-1])
 
 
@@ -113,7 +123,7 @@ def parse_normalisation(
             [float(v) for v in (std or "1").split(",")],
         )
     except ValueError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"--mean and --std take numbers with commas between; got {mean!r} and {std!r}."
         ) from error
 
@@ -127,5 +137,5 @@ def choose_device(device: str | None) -> torch.device:
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0]
-        raise ValueError(f"Device {device!r} cannot be used: {reason}") from error
+        raise InvalidValueError(f"Device {device!r} cannot be used: {reason}") from error
     return found

@@ -18,6 +18,7 @@ from rich.table import Table
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, say_skipped, say_written
 from captum_lie.cli.inputs import (
+    check_models,
     choose_device,
     expected_size,
     find_images,
@@ -79,9 +80,11 @@ def layers(
         )
         place = choose_device(device)
         batches = find_images(images, wanted or expected_size(models), batch_size, limit)
+        models = {name: found.to(place) for name, found in models.items()}
+        check_models(models, batches)
         out.mkdir(parents=True, exist_ok=True)
         results: dict[str, list[LayerwiseResult]] = {
-            name: LayerwiseEquivarianceError(found.to(place)).evaluate(
+            name: LayerwiseEquivarianceError(found).evaluate(
                 batches,
                 chosen,
                 measure.value,

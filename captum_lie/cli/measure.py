@@ -16,6 +16,7 @@ from captum_lie import __version__
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, print_lee, say_skipped, say_written
 from captum_lie.cli.inputs import (
+    check_models,
     choose_device,
     expected_size,
     find_images,
@@ -146,9 +147,11 @@ def run(
         sections: what adapters add to the report.
     """
     place = choose_device(device)
+    models = {name: model.to(place) for name, model in models.items()}
+    check_models(models, batches)
     out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
     result = measure(
-        {name: model.to(place) for name, model in models.items()},
+        models,
         batches,
         groups,
         show_progress=True,

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captum_lie.errors import InvalidValueError
+
 CLASSES: tuple[str, ...] = (
     "brick",
     "cat",
@@ -73,7 +75,7 @@ def load_images(n: int | None = None) -> tuple[Tensor, Tensor]:
     available = len(labels)
     n = available if n is None else n
     if not 1 <= n <= available:
-        raise ValueError(
+        raise InvalidValueError(
             f"n must lie between 1 and {available}, the number of shipped images, got {n}; "
             "leave it out to get all"
         )

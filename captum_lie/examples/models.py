@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from captum_lie.errors import InvalidValueError
 from captum_lie.examples.data import CLASSES, IMAGE_SIZE, corrupt, read_shipped
 
 PATCH_SIZE = 4  # pixels a side
@@ -118,7 +119,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
-            raise ValueError(
+            raise InvalidValueError(
                 f"this model takes images [N, 3, {IMAGE_SIZE}, {IMAGE_SIZE}], got "
                 f"{list(x.shape)}; resize them, or use 'cnn' or 'cnn_blur', which take any size"
             )
@@ -257,7 +258,9 @@ MODEL_NAMES: tuple[str, ...] = tuple(ARCHITECTURES)
 def build(name: str, n_classes: int = len(CLASSES), *, seed: int = 0) -> nn.Sequential:
     """An untrained model, the same for the same seed; the global random state stays as it was."""
     if name not in ARCHITECTURES:
-        raise ValueError(f"there is no example model {name!r}; choose from {list(MODEL_NAMES)}")
+        raise InvalidValueError(
+            f"there is no example model {name!r}; choose from {list(MODEL_NAMES)}"
+        )
     # Seeding only the CPU generator leaves those of accelerators alone, too.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)

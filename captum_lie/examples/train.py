@@ -27,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from captum_lie.errors import InvalidValueError
 from captum_lie.examples.data import (
     CLASSES,
     IMAGE_SIZE,
@@ -76,7 +77,7 @@ def split(height: int, width: int, size: int) -> tuple[list[Box], list[Box]]:
     (17, 8)
     """
     if min(height, width) < 2 * size:
-        raise ValueError(
+        raise InvalidValueError(
             f"a photograph of {height} x {width} pixels holds fewer than 2 x 2 tiles of {size}; "
             "use a larger photograph or a smaller downscaling"
         )

@@ -21,6 +21,7 @@ from captum_lie._data import images_of, to_model
 from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
 from captum_lie.attribution.local_equivariance_error import softmax
 from captum_lie.derivative import OutputFn, lie_derivatives
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.probes import NormEstimate, squared_norms
@@ -72,7 +73,7 @@ class LayerwiseEquivarianceError:
         layouts: Overrides | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"A layerwise decomposition needs a torch.nn.Module; got {type(model).__name__}."
             )
         self.model = model
@@ -150,9 +151,11 @@ class LayerwiseEquivarianceError:
         """
         one_of("measure", measure, MEASURES)
         if measure == "target" and target is None:
-            raise ValueError("measure='target' needs target=, the output to explain.")
+            raise InvalidValueError("measure='target' needs target=, the output to explain.")
         if measure != "norm" and (n_probes is not None or tolerance is not None):
-            raise ValueError(f"n_probes and tolerance belong to measure='norm', not {measure!r}.")
+            raise InvalidValueError(
+                f"n_probes and tolerance belong to measure='norm', not {measure!r}."
+            )
         xs = as_tuple(inputs)
         check_inputs(xs)
         check_internal_batch_size(internal_batch_size)
@@ -221,7 +224,7 @@ class LayerwiseEquivarianceError:
             )
             seen += len(images)
         if not parts:
-            raise ValueError("The loader yielded no images: there is nothing to evaluate.")
+            raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
         return [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
 
     def _attribute(
@@ -284,6 +287,6 @@ def one_hot(output: Tensor, target: TargetType) -> Tensor:
     with torch.enable_grad():
         selected = select_targets(leaf, target)
     if selected.shape[0] != len(output) or selected.numel() != len(output):
-        raise ValueError("The target must select one number for each example.")
+        raise InvalidValueError("The target must select one number for each example.")
     (cotangent,) = torch.autograd.grad(selected.sum(), leaf)
     return cotangent

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._validation import is_out_of_memory
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise.fluxes import Recording
 from captum_lie.layerwise.forward_norms import contribution_vectors, n_tangents
@@ -96,9 +97,11 @@ def squared_norms(
     flat = recording.output.detach().flatten(1)
     outputs = flat.shape[1]
     if n_probes is not None and n_probes < 4:
-        raise ValueError(f"n_probes must be at least 4 to give a standard error; got {n_probes}.")
+        raise InvalidValueError(
+            f"n_probes must be at least 4 to give a standard error; got {n_probes}."
+        )
     if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance must be positive; got {tolerance}.")
+        raise InvalidValueError(f"tolerance must be positive; got {tolerance}.")
     if tolerance is None and (n_probes is None or n_probes >= outputs):
         tangents = n_tangents(recording.calls, groups)
         if mode == "auto":

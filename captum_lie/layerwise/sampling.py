@@ -21,6 +21,7 @@ from captum_lie._autodiff import differentiable
 from captum_lie._captum import progress
 from captum_lie._data import images_of, to_model
 from captum_lie._validation import check_eval_mode, check_images, one_of
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.layerwise.motions import MOTIONS, Motion, MotionOptions, Move
 from captum_lie.layerwise.sampled_result import SampledResult
 from captum_lie.layerwise.tracing import Call, Overrides, Trace, check_overrides, frozen, traced
@@ -58,7 +59,9 @@ class LayerwiseSampledError:
 
     def __init__(self, model: nn.Module, layouts: Overrides | None = None) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(f"Layers belong to a torch.nn.Module; got {type(model).__name__}.")
+            raise InvalidTypeError(
+                f"Layers belong to a torch.nn.Module; got {type(model).__name__}."
+            )
         self.model = model
         self.layouts = dict(layouts or {})
         check_overrides(model, self.layouts)
@@ -121,7 +124,7 @@ class LayerwiseSampledError:
                 parts[name].append(result)
             seen += len(images)
         if not seen:
-            raise ValueError("The loader yielded no images: there is nothing to evaluate.")
+            raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
         return [SampledResult.concatenate(parts[name]) for name in names]
 
     def _measure(

@@ -24,6 +24,7 @@ from captum_lie._validation import (
     is_out_of_memory,
 )
 from captum_lie.derivative import bind
+from captum_lie.errors import InvalidTypeError
 from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
 from captum_lie.layerwise.averages import mean_and_stderr
 from captum_lie.layerwise.tracing import (
@@ -169,7 +170,7 @@ class SubnetworkEquivarianceError:
 
     def __init__(self, model: nn.Module, layouts: Overrides | None = None) -> None:
         if not isinstance(model, nn.Module):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"Subnetworks are those of a torch.nn.Module; got {type(model).__name__}."
             )
         self.model = model

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from captum_lie._validation import one_of
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.layouts import TRIVIAL, UNKNOWN, Evidence, Layout, infer
 
 Side = Literal["input", "output"]
@@ -112,7 +113,7 @@ def check_overrides(model: nn.Module, layouts: Mapping[str, object]) -> None:
         one_of("module", name, sorted(names))
         sides = layout if isinstance(layout, tuple) else (layout, layout)
         if len(sides) != 2 or not all(s is None or isinstance(s, Layout) for s in sides):
-            raise TypeError(
+            raise InvalidTypeError(
                 f"The layout of {name!r} must be a Layout or a pair (input, output); "
                 f"got {layout!r}."
             )
@@ -183,7 +184,7 @@ class Trace:
             override = override[0 if side == "input" else 1]
         if override is not None:
             if not override.fits(x) and override != UNKNOWN:
-                raise ValueError(
+                raise InvalidValueError(
                     f"The layout {override} given for the {side} of {call.name!r} does not fit its "
                     f"shape {tuple(x.shape)}."
                 )

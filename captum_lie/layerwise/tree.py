@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_lie.errors import InvalidValueError
 from captum_lie.layerwise.kinds import module_kind
 from captum_lie.layerwise.tracing import Boundary, Call
 
@@ -83,7 +84,7 @@ def self_contributions(rows: Sequence[Row], contributions: Tensor) -> Tensor:
 def check_same_rows(batches: Sequence[list[Row]]) -> None:
     """Results of several batches can be joined only if the model made the same calls in all."""
     if any(rows != batches[0] for rows in batches):
-        raise ValueError(
+        raise InvalidValueError(
             "The model makes different module calls, or its layouts differ, from batch to "
             "batch: evaluate the batches one by one."
         )

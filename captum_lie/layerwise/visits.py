@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from captum_lie._autodiff import differentiable, pushforward
 from captum_lie._captum import TargetType, select_targets, sum_per_example
 from captum_lie.derivative import bind
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side, Trace, frozen, traced
 from captum_lie.layouts import UNKNOWN, Layout
@@ -68,7 +69,7 @@ class _Visit:
         for c in crossings:
             if c.layout == UNKNOWN:
                 name, shape = self.call.name, tuple(c.value.shape)
-                raise ValueError(
+                raise InvalidValueError(
                     f"The layout of the {side} of {name!r} ({type(self.call.module).__name__}), of "
                     f"shape {shape}, is unknown: which of its axes are spatial? Say so with "
                     f"layouts={{{name!r}: Layout(...)}}, or (input, output) layouts; "
@@ -214,7 +215,7 @@ def _visits(
         mine = [visit for visit in mine if visit.inputs and visit.outputs]
         if not mine:
             name = next(name for name, module in root.named_modules() if module is layer)
-            raise ValueError(
+            raise InvalidValueError(
                 f"The layer {name!r} ({type(layer).__name__}) never ran on anything that depends "
                 "on the images: does forward_func call it, as a module and not under no_grad?"
             )
@@ -235,7 +236,7 @@ def _summed(terms: list[Terms]) -> Terms:
     """The sum over all calls of a layer."""
     shapes = [[tuple(a.shape) for a in t.attributions] for t in terms]
     if any(shape != shapes[0] for shape in shapes):
-        raise ValueError(
+        raise InvalidValueError(
             f"The layer is called {len(terms)} times, on tensors of shapes {shapes}: there is no "
             "map of one shape that sums them. Take a module around each call instead."
         )

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import OneParameterGroup
 from captum_lie.layouts.regrouping import Regrouping
 
@@ -63,7 +64,9 @@ class Layout:
             ValueError: the layout has no spatial axes, or the tensor does not fit it.
         """
         if not self.fits(x):
-            raise ValueError(f"A tensor of shape {tuple(x.shape)} does not have the layout {self}.")
+            raise InvalidValueError(
+                f"A tensor of shape {tuple(x.shape)} does not have the layout {self}."
+            )
         if self.kind == "nchw":
             return x
         if self.kind == "nhwc":
@@ -76,7 +79,7 @@ class Layout:
             return _on_grid(x[:, :, self.prefix :].transpose(2, 3).flatten(1, 2), self._grid())
         if self.regrouping is not None:
             return self.regrouping.to_image(x)
-        raise ValueError(f"The layout {self} has no spatial axes.")
+        raise InvalidValueError(f"The layout {self} has no spatial axes.")
 
     def from_image(self, image: Tensor, like: Tensor) -> Tensor:
         """Inverse of :meth:`to_image` for a tensor shaped ``like``; prefix tokens are zero."""
@@ -130,7 +133,7 @@ class Layout:
 
     def _grid(self) -> tuple[int, int]:
         if self.grid is None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"The layout {self.kind} needs a grid: Layout({self.kind!r}, grid=...)."
             )
         return self.grid

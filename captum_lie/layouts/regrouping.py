@@ -11,6 +11,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from captum_lie.errors import InvalidValueError
+
 
 @dataclass(frozen=True)
 class Regrouping:
@@ -57,7 +59,7 @@ class Regrouping:
             problem = "an axis with several n and c needs the sizes of the c"
         else:
             return
-        raise ValueError(f"{self.pattern!r} with sizes {known} is no regrouping: {problem}.")
+        raise InvalidValueError(f"{self.pattern!r} with sizes {known} is no regrouping: {problem}.")
 
     def __str__(self) -> str:
         rolled = f" rolled {self.shift[0]:+d} {self.shift[1]:+d}" if any(self.shift) else ""
@@ -118,7 +120,7 @@ class Regrouping:
     def _sizes_of(self, x: Tensor) -> dict[str, int]:
         sizes = self._full_sizes(x.shape)
         if sizes is None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"A tensor of shape {tuple(x.shape)} is not {self.pattern!r} with sizes "
                 f"{self._known}."
             )

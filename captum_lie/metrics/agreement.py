@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._validation import one_of
+from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.results import Array, MetricTable, summarise
 from captum_lie.metrics.shifts import SHIFT_BORDERS, ShiftBorder, integer_shift
 from captum_lie.metrics.streaming import (
@@ -72,7 +73,7 @@ def consistency(
     check_samples(n_samples, least=2)
     one_of("border", border, SHIFT_BORDERS)
     if max_shift < 0:
-        raise ValueError(f"max_shift must not be negative; got {max_shift} pixels.")
+        raise InvalidValueError(f"max_shift must not be negative; got {max_shift} pixels.")
     shifts: list[Array] = []
     index: list[Array] = []
     reference: list[Tensor] = []
@@ -139,7 +140,7 @@ def consistency(
 
 def _top1(scores: Tensor) -> Tensor:
     if scores.ndim != 2:
-        raise ValueError(
+        raise InvalidValueError(
             f"Consistency needs class scores [N, K]; got shape {tuple(scores.shape)}. "
             "Use eq_t(..., output_layout='image') for dense outputs."
         )

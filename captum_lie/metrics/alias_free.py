@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_lie.attribution.local_equivariance_error import softmax
 from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.motion import Motion, Options, Parameters, Size, measure_motion
 from captum_lie.metrics.results import Array, MetricResult
 from captum_lie.metrics.shifts import integer_shift
@@ -81,7 +82,7 @@ def eq_t(
         step = [_stride(*sides) for sides in zip(size, out, strict=True)]
         reach = [int(max_shift * side) // k for side, k in zip(size, step, strict=True)]
         if not any(reach):
-            raise ValueError(
+            raise InvalidValueError(
                 f"max_shift={max_shift} of images {size[0]} × {size[1]} is less than one step of "
                 f"{max(step)} px, so nothing would move. Raise max_shift or pass larger images."
             )
@@ -235,7 +236,7 @@ def eq_r(
 def _stride(side: int, output_side: int) -> int:
     """Input pixels per output pixel; 1 where the output is the finer grid."""
     if side % output_side and output_side % side:
-        raise ValueError(
+        raise InvalidValueError(
             f"Integer shifts need an output grid that divides the image's; got {output_side} "
             f"output pixels for {side}. Use eq_t_frac, or images of a suitable size."
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_lie._validation import one_of
 from captum_lie.attribution.local_equivariance_error import softmax
 from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.results import Array, MetricTable, summarise
 from captum_lie.metrics.streaming import (
     Images,
@@ -76,7 +77,7 @@ def discrete_group_error(
     """
     one_of("output_layout", output_layout, ("trivial", "image"))
     if not elements:
-        raise ValueError(f"No element given. Name at least one of {', '.join(ELEMENTS)}.")
+        raise InvalidValueError(f"No element given. Name at least one of {', '.join(ELEMENTS)}.")
     for element in elements:
         one_of("element", element, ELEMENTS)
     errors: dict[str, list[Tensor]] = {element: [] for element in elements}

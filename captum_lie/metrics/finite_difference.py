@@ -20,6 +20,7 @@ from torch import Tensor
 from captum_lie._validation import one_of
 from captum_lie.attribution.local_equivariance_error import Groups, softmax
 from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import OneParameterGroup, SpatialGroup, get_groups
 from captum_lie.metrics.results import Array, MetricTable, summarise
 from captum_lie.metrics.streaming import (
@@ -99,7 +100,7 @@ def finite_difference_lee(
     one_of("path", path, ("generator", "act"))
     one_of("output_layout", output_layout, ("trivial", "image"))
     if precision is not None and not 0 < precision < 1:
-        raise ValueError(f"precision must lie between 0 and 1; got {precision}.")
+        raise InvalidValueError(f"precision must lie between 0 and 1; got {precision}.")
     resolved = get_groups(groups, interpolation=interpolation, border=border)
     if path == "act":
         _check_smooth(resolved)
@@ -219,7 +220,7 @@ def _eps(x: Tensor) -> float:
 def _check_smooth(groups: list[OneParameterGroup]) -> None:
     for group in groups:
         if isinstance(group, SpatialGroup) and group.rule[0] == "bilinear":
-            raise ValueError(
+            raise InvalidValueError(
                 f"path='act' cannot differentiate {group.name} under interpolation='bilinear', "
                 "which has a kink at every pixel, t = 0 included. Use path='generator', or "
                 "interpolation='central' or 'fourier'."

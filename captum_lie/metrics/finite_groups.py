@@ -12,6 +12,7 @@ from torch import Tensor
 
 from captum_lie._validation import one_of
 from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import (
     Brightness,
     OneParameterGroup,
@@ -136,7 +137,7 @@ def radius_of(radius: float | Mapping[str, float] | None, group: OneParameterGro
         return default
     value = radius.get(group.name, default) if isinstance(radius, Mapping) else float(radius)
     if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"radius must be positive; got {value} for {group.name}.")
+        raise InvalidValueError(f"radius must be positive; got {value} for {group.name}.")
     return value
 
 

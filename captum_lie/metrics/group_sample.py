@@ -8,6 +8,7 @@ import numpy as np
 
 from captum_lie.attribution.local_equivariance_error import Groups, softmax
 from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import GroupLike, OneParameterGroup, get_groups
 from captum_lie.metrics.finite_groups import (
     border_of,
@@ -163,7 +164,7 @@ def group_error_curve(
     default = np.geomspace(0.01, 4, 10) * radius_of(None, resolved)
     sizes = default if t is None else np.array([float(value) for value in t])
     if not len(sizes) or not (np.isfinite(sizes) & (sizes > 0)).all():
-        raise ValueError(
+        raise InvalidValueError(
             f"t must be positive sizes; got {sizes.tolist()}. Each one stands for both signs."
         )
     signed = np.stack([sizes, -sizes], 1).reshape(-1)

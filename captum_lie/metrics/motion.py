@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_lie._validation import one_of
 from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.results import Array, MetricResult, summarise
 from captum_lie.metrics.sinc import SINC_BORDERS, SincBorder
 from captum_lie.metrics.streaming import (
@@ -63,9 +64,9 @@ class Options:
         one_of("output_layout", self.output_layout, ("trivial", "image"))
         check_samples(self.n_samples)
         if self.data_range <= 0:
-            raise ValueError(f"data_range must be positive; got {self.data_range}.")
+            raise InvalidValueError(f"data_range must be positive; got {self.data_range}.")
         if self.margin < 0:
-            raise ValueError(f"margin must not be negative; got {self.margin} pixels.")
+            raise InvalidValueError(f"margin must not be negative; got {self.margin} pixels.")
 
 
 def measure_motion(motion: Motion, model: Model, images: Images, options: Options) -> MetricResult:
@@ -148,7 +149,7 @@ def _dense_error(
         squares += ((output - expected).square().mean(1, keepdim=True) * mask).flatten(1).sum(1)
         valid += mask.flatten(1).sum(1)
     if not valid.all():
-        raise ValueError(
+        raise InvalidValueError(
             f"No valid pixel is left of outputs {height} × {width} after {motion.name}. Use "
             "border='circular', a smaller margin or kernel, smaller motions, or larger images."
         )
@@ -161,7 +162,7 @@ def _size(x: Tensor) -> Size:
 
 def _output_size(output: Tensor) -> Size:
     if output.ndim != 4:
-        raise ValueError(
+        raise InvalidValueError(
             "output_layout='image' needs outputs [N, K, H', W']; "
             f"got shape {tuple(output.shape)}. Use output_layout='trivial' for class scores."
         )

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from captum_lie.errors import InvalidValueError
+
 Array = NDArray[Any]
 
 _Z = 1.959963984540054  # two-sided 95 %
@@ -229,7 +231,7 @@ def paired_difference(first: MetricResult, second: MetricResult) -> MetricResult
         )
     )
     if not same:
-        raise ValueError(
+        raise InvalidValueError(
             "A paired difference needs the same metric on the same examples and transformations; "
             f"got {first.metric}:{first.variant} (border {first.border}, n = {first.n}) and "
             f"{second.metric}:{second.variant} (border {second.border}, n = {second.n}). "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._validation import check_images, one_of
+from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.results import Array
 
 ShiftBorder = Literal["circular", "reflect", "zero", "crop"]
@@ -88,7 +89,7 @@ def _indices(shift: Array, size: int, border: ShiftBorder, max_shift: int) -> tu
     """Which pixel is read at each place along one axis, and whether it lies inside."""
     margin = max_shift if border == "crop" else 0
     if border == "crop" and (size <= 2 * margin or np.abs(shift).max(initial=0) > margin):
-        raise ValueError(
+        raise InvalidValueError(
             f"Cropping with shifts up to {max(margin, int(np.abs(shift).max(initial=0)))} px needs "
             f"images larger than twice that and max_shift={margin} px; this side has {size} px. "
             "Pass larger images, or a smaller max_shift."

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._validation import check_images, one_of
+from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.shifts import fold
 
 SincBorder = Literal["circular", "reflect", "zero"]
@@ -52,7 +53,7 @@ class SincKernel:
     def __post_init__(self) -> None:
         one_of("window", self.window, get_args(Window))
         if self.half_width < 1:
-            raise ValueError(f"half_width must be at least 1 pixel; got {self.half_width}.")
+            raise InvalidValueError(f"half_width must be at least 1 pixel; got {self.half_width}.")
 
     def taps(self, displacement: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels read, relative to each place, and their weights (of sum 1): two ``[..., 2a]``."""

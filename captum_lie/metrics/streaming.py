@@ -14,6 +14,7 @@ from torch import Tensor
 from captum_lie._captum import progress
 from captum_lie._data import device_of, images_of
 from captum_lie._validation import check_eval_mode, check_inputs, check_output
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.metrics.results import Array
 
 Model = Callable[[Tensor], Tensor]
@@ -55,7 +56,7 @@ def blocks(
         TypeError, ValueError: not images, no images, or sizes that do not fit.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+        raise InvalidValueError(f"batch_size must be at least 1; got {batch_size}.")
     check_eval_mode(model)
     device = device_of(model)
     first = 0
@@ -72,7 +73,7 @@ def blocks(
         block, _ = _take(held, batch_size)
         yield Block(first, block[0].to(device), block[1])
     elif not first:
-        raise ValueError("There are no images: nothing to measure.")
+        raise InvalidValueError("There are no images: nothing to measure.")
 
 
 def respond(
@@ -109,17 +110,17 @@ def call(model: Model, inputs: Tensor) -> Tensor:
     with torch.no_grad():
         output = check_output(model(inputs)).detach().cpu()
     if output.ndim < 2 or len(output) != len(inputs):
-        raise ValueError(
+        raise InvalidValueError(
             f"The model must return one row [N, K, ...] for each of the {len(inputs)} images; "
             f"got shape {tuple(output.shape)}."
         )
     if not output.is_floating_point():
-        raise TypeError(
+        raise InvalidTypeError(
             f"The model must return floating point scores; got {output.dtype}. "
             "Return scores or probabilities, not predicted classes."
         )
     if not output.isfinite().all():
-        raise ValueError(
+        raise InvalidValueError(
             "The model returned NaN or infinite values, of which no metric can be taken. "
             "Check its weights, and that images are normalised as it expects."
         )
@@ -129,7 +130,7 @@ def call(model: Model, inputs: Tensor) -> Tensor:
 def generators(metric: str, seed: int, index: Array) -> list[np.random.Generator]:
     """A random generator for each example: its draws depend on metric, seed and index alone."""
     if seed < 0:
-        raise ValueError(f"seed must not be negative; got {seed}.")
+        raise InvalidValueError(f"seed must not be negative; got {seed}.")
     tag = crc32(metric.encode())
     return [np.random.default_rng([seed, tag, int(i)]) for i in index]
 
@@ -141,18 +142,18 @@ def uniform(metric: str, seed: int, index: Array, shape: tuple[int, ...]) -> Arr
 
 def check_samples(n_samples: int, least: int = 1) -> None:
     if n_samples < least:
-        raise ValueError(f"n_samples must be at least {least}; got {n_samples}.")
+        raise InvalidValueError(f"n_samples must be at least {least}; got {n_samples}.")
 
 
 def _source(images: Images, labels: Tensor | None) -> tuple[Iterable[Any], int | None]:
     if isinstance(images, Tensor):
         if labels is not None and len(labels) != len(images):
-            raise ValueError(f"There are {len(images)} images but {len(labels)} labels.")
+            raise InvalidValueError(f"There are {len(images)} images but {len(labels)} labels.")
         return [(images, labels)], 1
     if labels is not None:
-        raise ValueError("With a loader, let it yield (images, labels) instead of labels=.")
+        raise InvalidValueError("With a loader, let it yield (images, labels) instead of labels=.")
     if not isinstance(images, Iterable):
-        raise TypeError(
+        raise InvalidTypeError(
             "Images must be a tensor [N, C, H, W] or yield such tensors; "
             f"got {type(images).__name__}."
         )
@@ -169,7 +170,7 @@ def _split(batch: Any, read_labels: bool) -> tuple[Tensor, Tensor | None]:
         return images, None
     labels = torch.as_tensor(labels)
     if labels.shape != (len(images),):
-        raise ValueError(
+        raise InvalidValueError(
             f"Labels must be one class index per image, [{len(images)}]; "
             f"got shape {tuple(labels.shape)}."
         )
@@ -181,7 +182,7 @@ def _take(
 ) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]:
     shapes = {tuple(x.shape[1:]) for x, _ in held}
     if len(shapes) > 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"All images must have one shape; got {sorted(shapes)}. Resize or crop them first."
         )
     images = held[0][0] if len(held) == 1 else torch.cat([x for x, _ in held])

@@ -10,6 +10,7 @@ from torch import Tensor
 from captum_lie._validation import one_of
 from captum_lie.attribution.local_equivariance_error import Groups, softmax
 from captum_lie.derivative import OutputFn
+from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.agreement import consistency
 from captum_lie.metrics.alias_free import eq_r, eq_t, eq_t_frac
 from captum_lie.metrics.discrete import discrete_group_error
@@ -70,11 +71,11 @@ def measure(
     """
     names = [n.strip() for n in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
     if not names:
-        raise ValueError(f"No metric given. Name at least one of {', '.join(METRIC_NAMES)}.")
+        raise InvalidValueError(f"No metric given. Name at least one of {', '.join(METRIC_NAMES)}.")
     for name in (*names, *(options or {})):
         one_of("metric", name, METRIC_NAMES)
     if isinstance(images, Iterator) and len(names) > 1:
-        raise ValueError(
+        raise InvalidValueError(
             f"{len(names)} metrics need the images as often, but a one-shot iterator "
             f"({type(images).__name__}) yields them once. Pass a tensor, a list or a DataLoader."
         )
