@@ -42,6 +42,7 @@ __all__ = [
     "progress",
     "run_forward",
     "select_targets",
+    "take",
     "validate_target",
 ]
 
@@ -92,23 +93,30 @@ def validate_target(num_examples: int, target: TargetType) -> None:
 def batches(
     inputs: tuple[Tensor, ...], args: object, target: TargetType, size: int | None
 ) -> Iterator[tuple[tuple[Tensor, ...], tuple[object, ...] | None, TargetType]]:
-    """Consecutive examples, at most ``size`` at a time, with their arguments and targets.
+    """Consecutive examples, at most ``size`` at a time, with their arguments and targets."""
+    total = len(inputs[0])
+    size = size or total
+    for start in range(0, total, size):
+        yield take(inputs, args, target, start, start + size)
+
+
+def take(
+    inputs: tuple[Tensor, ...], args: object, target: TargetType, start: int, stop: int
+) -> tuple[tuple[Tensor, ...], tuple[object, ...] | None, TargetType]:
+    """The examples from ``start`` to before ``stop``, with their arguments and targets.
 
     As in Captum, tensors among ``args`` are taken to have one row per example.
     """
     arguments = cast("tuple[object, ...] | None", _format_additional_forward_args(args))
-    total = len(inputs[0])
-    if size is None or size >= total:
-        yield inputs, arguments, target
-        return
+    if start == 0 and stop >= len(inputs[0]):
+        return inputs, arguments, target
+    rows = slice(start, stop)
     per_example = isinstance(target, list) or (isinstance(target, Tensor) and target.numel() > 1)
-    for start in range(0, total, size):
-        rows = slice(start, start + size)
-        yield (
-            tuple(x[rows] for x in inputs),
-            arguments and tuple(a[rows] if isinstance(a, Tensor) else a for a in arguments),
-            cast(Any, target)[rows] if per_example else target,
-        )
+    return (
+        tuple(x[rows] for x in inputs),
+        arguments and tuple(a[rows] if isinstance(a, Tensor) else a for a in arguments),
+        cast(Any, target)[rows] if per_example else target,
+    )
 
 
 def progress(iterable: Iterable[T], description: str, total: int | None, show: bool) -> Iterable[T]:

@@ -14,10 +14,10 @@ from captum_lie._captum import (
     Inputs,
     TargetType,
     as_tuple,
-    batches,
     run_forward,
     select_targets,
 )
+from captum_lie._chunks import Chunk, in_chunks
 from captum_lie._validation import (
     check_eval_mode,
     check_inputs,
@@ -61,7 +61,8 @@ def lie_derivative(
         additional_forward_args: passed on after the inputs, not differentiated.
         output_layout: ``"trivial"`` if outputs should stay put (class scores), ``"image"`` if the
             output is ``[N, K, H', W']`` and should move with the input.
-        internal_batch_size: at most so many examples × tangents at a time.
+        internal_batch_size: at most so many examples × tangents at a time; by default as many as
+            run fast and fit the memory.
 
     Returns:
         ``[N, ...]`` like the output, for a sequence of G groups ``[G, N, ...]``. Units: output per
@@ -155,23 +156,27 @@ def derivatives_along(
     check_inputs(inputs)
     check_internal_batch_size(internal_batch_size)
     check_eval_mode(forward_func)
-    examples = internal_batch_size and max(1, internal_batch_size // n_tangents)
-    chunk = internal_batch_size and min(internal_batch_size, n_tangents)
-    first = 0
-    for xs, arguments, chosen in batches(inputs, args, target, examples):
-        function = bind(forward_func, output_fn, chosen, arguments)
-        yield (
+
+    def work(chunk: Chunk) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
+        function = bind(forward_func, output_fn, chunk.target, chunk.args)
+        derivative = pushforward(
             function,
-            xs,
-            pushforward(
-                function,
-                xs,
-                tangents_at(xs, first),
-                chunk_size=chunk,
-                forward_func=forward_func,
-            ),
+            chunk.inputs,
+            tangents_at(chunk.inputs, chunk.first),
+            chunk_size=chunk.tangents,
+            forward_func=forward_func,
         )
-        first += len(xs[0])
+        return function, chunk.inputs, derivative
+
+    yield from in_chunks(
+        work,
+        forward_func,
+        inputs,
+        args,
+        target,
+        internal_batch_size=internal_batch_size,
+        n_tangents=n_tangents,
+    )
 
 
 def bind(

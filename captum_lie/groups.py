@@ -356,7 +356,7 @@ class Brightness(OneParameterGroup):
 
 
 #: The group of every ``attribute`` call that names none.
-DEFAULT_GROUP: OneParameterGroup = Translation("x")
+DEFAULT_GROUP: SpatialGroup = Translation("x")
 
 _FACTORIES: dict[str, Callable[..., OneParameterGroup]] = {
     "translation_x": lambda **rule: Translation("x", **rule),

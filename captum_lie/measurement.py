@@ -16,10 +16,9 @@ from captum_lie._data import to_model
 from captum_lie.attribution import LocalEquivarianceError
 from captum_lie.gram import PrincipalDirections, principal_directions
 from captum_lie.groups import OneParameterGroup, SpatialGroup
-from captum_lie.resampling import Border, Interpolation
 
 UNTRAINED = " (untrained)"
-COLUMNS = ["model", "group", "lee", "stderr", "relative_lee", "n"]
+COLUMNS = ["model", "group", "lee", "stderr", "relative_lee", "relative_stderr", "n"]
 
 
 @dataclass
@@ -35,8 +34,8 @@ class Measurement:
     """What a report shows.
 
     Attributes:
-        table: columns ``model, group, lee, stderr, relative_lee, n``; rows of untrained controls
-            carry the name of their model with " (untrained)".
+        table: columns ``model, group, lee, stderr, relative_lee, relative_stderr, n``; rows of
+            untrained controls carry the name of their model with " (untrained)".
         directions: for each trained model the eigenvalues and directions of its Gram matrix.
         pictures: attribution maps of the first images.
         settings: what was measured and how, for the record.
@@ -58,7 +57,8 @@ def measure(
     *,
     norm: Literal["l2", "l1"] = "l2",
     pictured: int | Tensor = 3,
-    n_scrambles: int = 8,
+    relative: bool = True,
+    n_probes: int = 8,
     seed: int = 0,
     internal_batch_size: int | None = None,
     show_progress: bool = False,
@@ -68,12 +68,12 @@ def measure(
 
     Args:
         models: by name; a name ending in " (untrained)" marks a control, which gets no pictures.
-        batches: image batches ``[n, C, H, W]``; iterated once for each model.
+        batches: image batches ``[n, C, H, W]``; read once for each model.
         groups: what to measure.
         norm: see :class:`captum_lie.LocalEquivarianceError`.
         pictured: how many images to attribute, or these images themselves ``[n, C, H, W]``.
-        n_scrambles: control tangents for the relative LEE.
-        seed: of the control tangents.
+        relative: also measure the control, for the relative LEE.
+        n_probes, seed: of the control of models with more than 32 outputs.
         internal_batch_size: at most so many examples × tangents at a time.
         show_progress: show a progress bar for each model.
         settings: for the record.
@@ -81,23 +81,26 @@ def measure(
     tables: list[pd.DataFrame] = []
     directions: dict[str, PrincipalDirections] = {}
     pictures: list[Picture] = []
-    rule = next((g.rule for g in groups if isinstance(g, SpatialGroup)), None)
+    spatial = any(isinstance(g, SpatialGroup) for g in groups)
     for name, model in models.items():
         method = LocalEquivarianceError(model, norm=norm)
-        table = method.evaluate(
+        trained = not name.endswith(UNTRAINED)
+        found = method.collect(
             batches,
             groups,
-            show_progress=show_progress,
-            description=name,
-            n_scrambles=n_scrambles,
+            relative=relative,
+            gram=trained and spatial and norm == "l2",
+            n_probes=n_probes,
             seed=seed,
             internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+            description=name,
         )
-        tables.append(table.assign(model=name)[COLUMNS])
-        if name.endswith(UNTRAINED):
+        tables.append(found.to_dataframe().assign(model=name)[COLUMNS])
+        if not trained:
             continue
-        if rule and norm == "l2":
-            directions[name] = principal_directions(_mean_gram(method, batches, rule))
+        if found.gram is not None:
+            directions[name] = principal_directions(found.gram)
         if not pictures:
             shown = (
                 islice(chain.from_iterable(batches), pictured)
@@ -114,20 +117,6 @@ def measure(
                 for picture, attribution in zip(pictures, maps.cpu(), strict=True):
                     picture.maps.setdefault(name, {})[group.name] = attribution
     return Measurement(pd.concat(tables, ignore_index=True), directions, pictures, settings or {})
-
-
-def _mean_gram(
-    method: LocalEquivarianceError, batches: Iterable[Tensor], rule: tuple[Interpolation, Border]
-) -> Tensor:
-    """Gram matrix over all images."""
-    interpolation, border = rule
-    total, n = torch.zeros(6, 6, dtype=torch.float64), 0
-    for batch in batches:
-        images = to_model(method.forward_func, batch)
-        gram = method.gram(images, interpolation=interpolation, border=border)
-        total += len(batch) * gram.double().cpu()
-        n += len(batch)
-    return total / n
 
 
 def baseline_table(

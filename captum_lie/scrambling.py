@@ -1,7 +1,7 @@
-"""Control tangents: same norm and spectrum as a group's, but scrambled phase.
+"""Sampled control tangents: same norm and spectrum as a group's, but scrambled phase.
 
-A raw LEE says nothing of learning: it scales with the bandwidth of the model. The same model's
-response to tangents that only share the spectrum is the yardstick for *relative* LEE.
+The mean over all phases has a closed form (:mod:`captum_lie.core.spectral_control`); a few samples
+take its place for models without reverse mode.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ def phase_scrambled(x: Tensor, copies: int, *, seed: int = 0, first_index: int =
     The phases are those of white noise, hence Hermitian, and shared by the channels, which keeps
     the correlation between colours. The norm of each channel is kept exactly (Parseval).
 
+    Images of different sizes have independent phases.
+
     Args:
         x: ``[N, C, H, W]``.
         copies: how many independent scrambles, S.
@@ -30,11 +32,13 @@ def phase_scrambled(x: Tensor, copies: int, *, seed: int = 0, first_index: int =
     height, width = x.shape[-2:]
     noise = np.stack(
         [
-            np.random.default_rng([seed, first_index + i]).standard_normal((copies, height, width))
+            np.random.default_rng([seed, first_index + i, height, width]).standard_normal(
+                (copies, height, width)
+            )
             for i in range(len(x))
         ],
         axis=1,
     )
     phases = torch.fft.fft2(torch.from_numpy(noise).to(device=x.device, dtype=x.dtype))
-    phases = (phases / phases.abs()).unsqueeze(2)
+    phases = torch.polar(torch.ones_like(phases.real), phases.angle()).unsqueeze(2)  # 1 for zero
     return torch.real(torch.fft.ifft2(torch.fft.fft2(x) * phases))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from captum_lie import (
     Affine,
     LieDerivative,
     LocalEquivarianceError,
+    Rotation,
     Translation,
     get_group,
     get_groups,
@@ -349,35 +352,78 @@ def test_evaluate_streams_a_loader() -> None:
     groups = ["rotation", "brightness"]
     table = method.evaluate([(x[:3], torch.zeros(3)), x[3:]], groups, seed=5)
     score = method.score(x, groups)
-    assert list(table.columns) == ["group", "lee", "stderr", "relative_lee", "n"]
+    assert list(table.columns) == [
+        "group", "lee", "stderr", "relative_lee", "relative_stderr", "n"
+    ]  # fmt: skip
     assert list(table["group"]) == groups
     assert (table["n"] == 7).all()
     assert table["lee"].to_numpy() == pytest.approx(score.mean(0).numpy())
     assert table["stderr"].to_numpy() == pytest.approx((score.std(0) / 7**0.5).numpy())
     control = method.control_score(x, groups, seed=5)
-    assert table["relative_lee"].to_numpy() == pytest.approx(
-        (score.mean(0) / control.mean(0)).numpy()
-    )
+    ratio = score.mean(0) / control.mean(0)
+    assert table["relative_lee"].to_numpy() == pytest.approx(ratio.numpy())
+    # The jackknife is another estimate of the ratio's error, good to second order.
+    without = [[j for j in range(7) if j != i] for i in range(7)]
+    left_out = torch.stack([score[rows].mean(0) / control[rows].mean(0) for rows in without])
+    jackknife = (6 / 7 * (left_out - left_out.mean(0)).square().sum(0)).sqrt()
+    assert table["relative_stderr"].to_numpy() == pytest.approx(jackknife.numpy(), rel=0.2)
     one = method.evaluate(x.split(1), groups, seed=5, internal_batch_size=3)
     assert one["relative_lee"].to_numpy() == pytest.approx(table["relative_lee"].to_numpy())
-    bare = method.evaluate([x[:1]], groups, n_scrambles=0)
-    assert bare["relative_lee"].isna().all()
+    bare = method.evaluate([x[:1]], groups, relative=False)
+    assert bare[["relative_lee", "relative_stderr"]].isna().to_numpy().all()
     assert bare["stderr"].isna().all()
 
 
-@pytest.mark.parametrize("size", [1, 4, 6])
-def test_control_tangents_do_not_depend_on_the_batch_split(size: int) -> None:
-    method, x = LocalEquivarianceError(build("resnet")), images(5)
-    whole = method.control_score(x, "rotation", n_scrambles=2, internal_batch_size=100)
-    split = method.control_score(x, "rotation", n_scrambles=2, internal_batch_size=size)
-    torch.testing.assert_close(split, whole)
+def test_one_pass_gives_everything() -> None:
+    model, x = build("resnet"), images(5)
+    method = LocalEquivarianceError(model)
+    reads = []
+
+    def loader() -> Iterator[Tensor]:
+        for batch in x.split(2):
+            reads.append(len(batch))
+            yield batch
+
+    found = method.collect(loader(), "all", gram=True)  # a generator: it can be read once only
+    assert reads == [2, 2, 1]
+    assert len(found) == 5
+    torch.testing.assert_close(found.lee, method.score(x), check_dtype=False)
+    assert found.control is not None
+    torch.testing.assert_close(found.control, method.control_score(x))
+    assert found.gram is not None
+    torch.testing.assert_close(found.gram, method.gram(x), check_dtype=False)
+    fourier = method.collect([x], [Rotation(interpolation="fourier")], gram=True)
+    assert fourier.gram is not None
+    expected = method.gram(x, interpolation="fourier")
+    torch.testing.assert_close(fourier.gram, expected, check_dtype=False)
+    with pytest.raises(ValueError, match="Gram matrix belongs to norm='l2'"):
+        LocalEquivarianceError(model, norm="l1").collect([x], gram=True)
+
+
+def test_lee_is_that_of_forward_mode_where_the_modes_disagree() -> None:
+    conv, x = build("dense"), images()
+    method = LocalEquivarianceError(lambda x: WrongBackward.apply(conv(x)).mean((2, 3)))
+    with pytest.warns(UserWarning, match="Forward and reverse mode disagree"):
+        found = method.collect([x], ["rotation"])
+    torch.testing.assert_close(found.lee, method.score(x, ["rotation"]), check_dtype=False)
+    right = LocalEquivarianceError(lambda x: conv(x).mean((2, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        right.collect([x], ["rotation"])
+
+
+def test_a_dense_output_that_moves_has_no_relative_lee() -> None:
+    method = LocalEquivarianceError(build("dense"), output_layout="image")
+    table = method.evaluate([images()], ["rotation"])
+    assert table["lee"].notna().all()
+    assert table["relative_lee"].isna().all()
 
 
 def test_evaluate_shows_progress_on_request(capfd: pytest.CaptureFixture[str]) -> None:
     method = LocalEquivarianceError(build("resnet"))
-    method.evaluate([images()], "rotation", n_scrambles=0)
+    method.evaluate([images()], "rotation", relative=False)
     assert capfd.readouterr().err == ""
-    method.evaluate([images()], "rotation", n_scrambles=0, show_progress=True)
+    method.evaluate([images()], "rotation", relative=False, show_progress=True)
     assert "1/1" in capfd.readouterr().err
 
 
@@ -404,7 +450,7 @@ def test_relative_lee_of_a_model_that_prefers_no_direction_is_one() -> None:
     torch.manual_seed(0)
     weight = torch.randn(3 * 8 * 12, 2000).double()
     method = LocalEquivarianceError(lambda x: x.flatten(1) @ weight, output_fn=None)
-    table = method.evaluate([images(4)], ["translation_x", "rotation", "brightness"])
+    table = method.evaluate([images(4)], ["translation_x", "rotation", "brightness"], n_probes=200)
     assert table["relative_lee"].to_numpy() == pytest.approx(1, abs=0.1)
 
 

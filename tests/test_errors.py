@@ -128,8 +128,8 @@ def test_outputs_that_lee_cannot_use() -> None:
         dense.control_score(x)
     with pytest.raises(ValueError, match="belongs to norm='l2'"):
         LocalEquivarianceError(build("resnet"), norm="l1").gram(x)
-    with pytest.raises(ValueError, match="n_scrambles must be at least 1"):
-        LocalEquivarianceError(build("resnet")).control_score(x, n_scrambles=0)
+    with pytest.raises(ValueError, match="n_probes must be at least 4"):
+        LocalEquivarianceError(build("resnet")).control_score(x, n_probes=3)
     with pytest.raises(ValueError, match=r"\[N, C, H, W\]"):
         lie_derivative(build("resnet"), x, output_layout="image")
 

@@ -30,7 +30,7 @@ CALLS: dict[str, Callable[[Any, Tensor], Any]] = {
         x, group="rotation", return_convergence_delta=True
     ),
     "score": lambda model, x: LocalEquivarianceError(model).score(x),
-    "evaluate": lambda model, x: LocalEquivarianceError(model).evaluate([x], n_scrambles=2),
+    "evaluate": lambda model, x: LocalEquivarianceError(model).evaluate([x]),
     "gram": lambda model, x: LocalEquivarianceError(model).gram(x),
 }
 

@@ -14,11 +14,11 @@ from captum_lie._captum import (
     Inputs,
     TargetType,
     as_tuple,
-    batches,
     like_inputs,
     log_usage,
     sum_per_example,
 )
+from captum_lie._chunks import Chunk, in_chunks
 from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size
 from captum_lie.derivative import bind, lie_derivative
 from captum_lie.groups import DEFAULT_GROUP, GroupLike, get_group
@@ -81,14 +81,24 @@ class LieDerivative(GradientAttribution):
         check_inputs(xs)
         check_internal_batch_size(internal_batch_size)
         check_eval_mode(self.forward_func)
-        parts = []
-        for x, args, chosen in batches(xs, additional_forward_args, target, internal_batch_size):
+
+        def work(chunk: Chunk) -> list[Tensor]:
             with differentiable(), torch.enable_grad():
-                leaves = tuple(image.detach().clone().requires_grad_() for image in x)
-                checked = bind(self.forward_func, None, None, args)
-                gradients = self.gradient_func(checked, leaves, chosen)
+                leaves = tuple(image.detach().clone().requires_grad_() for image in chunk.inputs)
+                checked = bind(self.forward_func, None, None, chunk.args)
+                gradients = self.gradient_func(checked, leaves, chunk.target)
             with torch.no_grad():
-                parts.append([g * resolved.generator(i) for g, i in zip(gradients, x, strict=True)])
+                pairs = zip(gradients, chunk.inputs, strict=True)
+                return [g * resolved.generator(x) for g, x in pairs]
+
+        parts = in_chunks(
+            work,
+            self.forward_func,
+            xs,
+            additional_forward_args,
+            target,
+            internal_batch_size=internal_batch_size,
+        )
         attributions = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         result = like_inputs(inputs, attributions)
         if not return_convergence_delta:

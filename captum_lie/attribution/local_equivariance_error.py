@@ -16,19 +16,21 @@ from captum_lie._captum import (
     Inputs,
     TargetType,
     as_tuple,
-    batches,
     like_inputs,
     log_usage,
     progress,
     sum_per_example,
 )
+from captum_lie._chunks import Chunk, in_chunks
 from captum_lie._data import images_of, to_model
 from captum_lie._validation import check_inputs, check_internal_batch_size, one_of
+from captum_lie.attribution.batch import of_batch
+from captum_lie.attribution.control import control, mean_square
+from captum_lie.core.spectral_control import Control
 from captum_lie.derivative import (
     OutputFn,
     OutputLayout,
     bind,
-    derivatives_along,
     lie_derivatives,
 )
 from captum_lie.errors import InvalidValueError
@@ -37,12 +39,13 @@ from captum_lie.groups import (
     DEFAULT_GROUP,
     GroupLike,
     OneParameterGroup,
+    SpatialGroup,
     basis_fields,
     get_group,
     get_groups,
 )
 from captum_lie.resampling import Border, Interpolation
-from captum_lie.scrambling import phase_scrambled
+from captum_lie.results import LeeResult
 
 Groups = GroupLike | Sequence[GroupLike]
 
@@ -138,9 +141,18 @@ class LocalEquivarianceError(GradientAttribution):
         resolved = get_group(group)
         check_inputs(xs)
         check_internal_batch_size(internal_batch_size)
-        parts = []
-        for x, args, chosen in batches(xs, additional_forward_args, target, internal_batch_size):
-            parts.append(self._attribute(x, chosen, args, resolved))
+
+        def work(chunk: Chunk) -> list[Tensor]:
+            return self._attribute(chunk.inputs, chunk.target, chunk.args, resolved)
+
+        parts = in_chunks(
+            work,
+            self.forward_func,
+            xs,
+            additional_forward_args,
+            target,
+            internal_batch_size=internal_batch_size,
+        )
         attributions = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         result = like_inputs(inputs, attributions)
         if not return_convergence_delta:
@@ -220,59 +232,60 @@ class LocalEquivarianceError(GradientAttribution):
         inputs: Inputs,
         groups: Groups = "all",
         *,
-        n_scrambles: int = 8,
+        n_probes: int = 8,
         seed: int = 0,
         first_index: int = 0,
         additional_forward_args: object = None,
         internal_batch_size: int | None = None,
     ) -> Tensor:
-        """LEE along phase-scrambled tangents, mean over scrambles, ``[N, len(groups)]``.
+        """LEE along tangents of scrambled phase, mean over all phases, ``[N, len(groups)]``.
 
-        The tangents have the norm and spectrum of each group's own (see
-        :func:`captum_lie.scrambling.phase_scrambled`). ``score / control_score`` is the relative
-        LEE: 1 where the group's direction is nothing special to the model, below 1 where it has
-        learned invariance.
+        The tangents have the norm and spectrum of each group's own; the mean has a closed form (see
+        :mod:`captum_lie.core.spectral_control`), exact for up to 32 outputs. ``score /
+        control_score`` is the relative LEE: 1 where the group's direction is nothing special to the
+        model, below 1 where it has learned invariance. All groups share the backward passes.
 
         Args:
-            n_scrambles: scrambles per example and group.
-            seed, first_index: determine each example's phases, independently of batching.
+            n_probes: backward passes for more than 32 outputs: half of them for the most probable
+                ones, half along random signs of the others.
+            seed, first_index: determine each example's signs, independently of batching.
+
+        Raises:
+            ValueError: fewer than 4 probes, or an output layout that moves with the input.
         """
+        return self._control(
+            as_tuple(inputs),
+            get_groups(groups),
+            n_probes=n_probes,
+            seed=seed,
+            first_index=first_index,
+            args=additional_forward_args,
+            internal_batch_size=internal_batch_size,
+        ).mean
+
+    def _control(
+        self,
+        xs: tuple[Tensor, ...],
+        groups: Sequence[OneParameterGroup],
+        *,
+        n_probes: int,
+        **options: Any,
+    ) -> Control:
         if self.output_layout != "trivial":
             raise InvalidValueError("Relative LEE is defined for the trivial output layout only.")
-        if n_scrambles < 1:
-            raise InvalidValueError(f"n_scrambles must be at least 1; got {n_scrambles}.")
-        resolved = get_groups(groups)
-        xs = as_tuple(inputs)
-        check_inputs(xs)
-        if internal_batch_size is None:  # no more memory than score() takes for the same groups
-            internal_batch_size = len(xs[0]) * len(resolved)
-
-        def scrambled(chunk: tuple[Tensor, ...], first: int) -> tuple[Tensor, ...]:
-            return tuple(
-                torch.cat(
-                    [
-                        phase_scrambled(
-                            g.generator(x), n_scrambles, seed=seed, first_index=first_index + first
-                        )
-                        for g in resolved
-                    ]
-                )
-                for x in chunk
+        if n_probes < 4:
+            raise InvalidValueError(
+                f"n_probes must be at least 4 to give a standard error; got {n_probes}."
             )
-
-        scores = [
-            self._reduce(derivative).unflatten(0, (len(resolved), n_scrambles)).mean(1)
-            for _, _, derivative in derivatives_along(
-                self.forward_func,
-                xs,
-                scrambled,
-                len(resolved) * n_scrambles,
-                output_fn=self.output_fn,
-                args=additional_forward_args,
-                internal_batch_size=internal_batch_size,
-            )
-        ]
-        return torch.cat(scores, dim=1).T
+        return control(
+            self.forward_func,
+            xs,
+            groups,
+            output_fn=self.output_fn,
+            reduce=None if self.norm == "l2" else self._reduce,
+            n_probes=n_probes,
+            **options,
+        )
 
     def evaluate(
         self,
@@ -281,7 +294,8 @@ class LocalEquivarianceError(GradientAttribution):
         *,
         show_progress: bool = False,
         description: str = "LEE",
-        n_scrambles: int = 8,
+        relative: bool = True,
+        n_probes: int = 8,
         seed: int = 0,
         internal_batch_size: int | None = None,
     ) -> pd.DataFrame:
@@ -292,51 +306,92 @@ class LocalEquivarianceError(GradientAttribution):
                 are moved to the model's device.
             groups: groups or their names; ``"all"`` by default.
             show_progress: show a progress bar, labelled ``description``.
-            n_scrambles: control tangents per image and group for ``relative_lee``; 0 leaves it out.
-            seed: of the control tangents.
-            internal_batch_size: at most so many examples × tangents at a time.
+            relative: also measure the control, for ``relative_lee``.
+            n_probes, seed: of the control, see :meth:`control_score`.
+            internal_batch_size: at most so many examples × tangents at a time; by default as many
+                as run fast and fit the memory.
 
         Returns:
             A row per group: ``group``, ``lee`` (mean over images), ``stderr`` (of that mean),
-            ``relative_lee`` (LEE over that of scrambled tangents, a ratio of means) and ``n``.
+            ``relative_lee`` (LEE over its control, a ratio of means), ``relative_stderr`` and
+            ``n``. The relative columns are NaN without a control and for dense outputs.
 
         Raises:
             ValueError: no images.
         """
+        return self.collect(
+            loader,
+            groups,
+            show_progress=show_progress,
+            description=description,
+            relative=relative and self.output_layout == "trivial",
+            n_probes=n_probes,
+            seed=seed,
+            internal_batch_size=internal_batch_size,
+        ).to_dataframe()
+
+    def collect(
+        self,
+        loader: Iterable[Any],
+        groups: Groups = "all",
+        *,
+        relative: bool = True,
+        gram: bool = False,
+        n_probes: int = 8,
+        seed: int = 0,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+        description: str = "LEE",
+    ) -> LeeResult:
+        """All that :meth:`evaluate` sums up, image by image, from one pass over the data.
+
+        Args:
+            gram: also the Gram matrix, under the rule of the first spatial group.
+
+        Returns:
+            LEE and control of each image and group, and the Gram matrix.
+
+        Raises:
+            ValueError: no images, or a Gram matrix of ``norm="l1"``.
+        """
         resolved = get_groups(groups)
-        scores: list[Tensor] = []
-        controls: list[Tensor] = []
+        fields: list[OneParameterGroup] = []
+        if gram:
+            self._check_gram()
+            spatial = next((g for g in resolved if isinstance(g, SpatialGroup)), DEFAULT_GROUP)
+            interpolation, border = spatial.rule
+            fields = basis_fields(interpolation=interpolation, border=border)
+        parts: list[LeeResult] = []
         seen = 0
         total = len(loader) if isinstance(loader, Sized) else None
         for batch in progress(loader, description, total, show_progress):
             images = to_model(self.forward_func, images_of(batch))
-            scores.append(
-                self.score(images, resolved, internal_batch_size=internal_batch_size).cpu()
-            )
-            if n_scrambles:
-                control = self.control_score(
-                    images,
-                    resolved,
-                    n_scrambles=n_scrambles,
+            known = None
+            if relative:
+                known = self._control(
+                    (images,),
+                    [*resolved, *fields],
+                    n_probes=n_probes,
                     seed=seed,
                     first_index=seen,
                     internal_batch_size=internal_batch_size,
                 )
-                controls.append(control.cpu())
+            part = of_batch(
+                self.forward_func,
+                images,
+                resolved,
+                fields,
+                known,
+                reduce=self._reduce,
+                output_fn=self.output_fn,
+                output_layout=self.output_layout,
+                internal_batch_size=internal_batch_size,
+            )
+            parts.append(part)
             seen += len(images)
         if not seen:
             raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
-        lee = torch.cat(scores).double()
-        control = torch.cat(controls).double().mean(0) if controls else lee.new_full((), torch.nan)
-        return pd.DataFrame(
-            {
-                "group": [g.name for g in resolved],
-                "lee": lee.mean(0).numpy(),
-                "stderr": (lee.std(0) / seen**0.5 if seen > 1 else lee[0] * torch.nan).numpy(),
-                "relative_lee": (lee.mean(0) / control).numpy(),
-                "n": seen,
-            }
-        )
+        return LeeResult.concatenate(parts)
 
     def gram(
         self,
@@ -354,10 +409,7 @@ class LocalEquivarianceError(GradientAttribution):
         Raises:
             ValueError: the class was made with ``norm="l1"``, which has no Gram matrix.
         """
-        if self.norm != "l2":
-            raise InvalidValueError(
-                "The Gram matrix belongs to norm='l2' (Eq. 4); this one has 'l1'."
-            )
+        self._check_gram()
         total = None
         xs = as_tuple(inputs)
         for derivative in lie_derivatives(
@@ -381,7 +433,14 @@ class LocalEquivarianceError(GradientAttribution):
         """
         return principal_directions(self.gram(inputs, **options))
 
+    def _check_gram(self) -> None:
+        if self.norm != "l2":
+            raise InvalidValueError(
+                "The Gram matrix belongs to norm='l2' (Eq. 4); this one has 'l1'."
+            )
+
     def _reduce(self, derivative: Tensor) -> Tensor:
         """Norm of derivatives ``[G, N, ...]`` per output value: ``[G, N]``."""
-        size = derivative.abs() if self.norm == "l1" else derivative.square()
-        return size.reshape(*derivative.shape[:2], -1).mean(2)
+        if self.norm == "l2":
+            return mean_square(derivative)
+        return derivative.abs().reshape(*derivative.shape[:2], -1).mean(2)

@@ -28,7 +28,6 @@ def demo(
     device: o.Device = None,
     batch_size: o.BatchSize = 32,
     seed: o.Seed = 0,
-    scrambles: o.Scrambles = 4,
     json: o.AsJson = False,
 ) -> None:
     """Measure the four embedded models on embedded photographs: no network, under a minute.
@@ -48,7 +47,6 @@ def demo(
             out,
             device=device,
             seed=seed,
-            n_scrambles=scrambles,
             json=json,
             title="captum-lie demo",
             pictured=examples.load_images()[0][list(SHOWCASE)],

@@ -80,6 +80,10 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON instead of a table (for programs).")
 ]
-Scrambles = Annotated[
-    int, typer.Option(min=0, help="Control tangents per image and group; 0: no relative LEE.")
+Relative = Annotated[bool, typer.Option(help="Also measure the control, for the relative LEE.")]
+Probes = Annotated[
+    int,
+    typer.Option(
+        min=4, help="Backward passes of the control for models with more than 32 outputs."
+    ),
 ]

@@ -67,7 +67,7 @@ def test_measure_a_timm_model(tmp_path: Path) -> None:
     weights = tmp_path / "weights.pth"
     torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), weights)
     arguments = ["measure", "--model", "resnet10t", "--checkpoint", str(weights), "--limit", "2",
-                 "--size", "64", "--groups", "rotation", "--scrambles", "1", "--pictures", "1",
+                 "--size", "64", "--groups", "rotation", "--no-relative", "--pictures", "1",
                  "--out", str(tmp_path / "out")]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
