@@ -237,7 +237,7 @@ print(f"root mean square change under one degree: {score**0.5 * degree:.4f}")
 
 # %%
 def evaluate(model):
-    return LocalEquivarianceError(model).evaluate(images.split(64), n_scrambles=2)
+    return LocalEquivarianceError(model).evaluate(images.split(64))
 
 
 table = pd.concat(
@@ -322,8 +322,9 @@ pd.DataFrame(rows).T
 # spatial group: they answer nearly the same to every image, so nothing moves them. A small LEE is
 # therefore no proof of learned invariance. The table's `relative_lee` compares with what the
 # *same* model does when the pixels change just as much, but not by a motion: along tangents with
-# the same spectrum and scrambled phases. 1 means that the motion is nothing special to the model,
-# below 1 that the model ignores it more than other changes, above 1 that it reacts to it more.
+# the same spectrum and scrambled phases, averaged over all phases. 1 means that the motion is
+# nothing special to the model, below 1 that the model ignores it more than other changes, above 1
+# that it reacts to it more.
 
 # %%
 order = [*models, *untrained]
