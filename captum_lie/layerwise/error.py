@@ -20,10 +20,10 @@ from captum_lie._captum import (
 from captum_lie._data import images_of, to_model
 from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
 from captum_lie.attribution.local_equivariance_error import softmax
-from captum_lie.derivative import OutputFn, lie_derivatives
+from captum_lie.derivative import OutputFn, lie_derivatives, tangent_basis
 from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
-from captum_lie.layerwise.fluxes import recorded
+from captum_lie.layerwise.fluxes import Recording, recorded
 from captum_lie.layerwise.probes import NormEstimate, squared_norms
 from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.layerwise.totals import totals
@@ -240,21 +240,21 @@ class LayerwiseEquivarianceError:
         first_index: int,
     ) -> list[LayerwiseResult]:
         evaluation = {"output_fn": self.output_fn, "args": args}
+        basis, mixing = tangent_basis(groups)
         if measure != "target":
-            chunks = lie_derivatives(self.model, xs, groups, **evaluation)  # type: ignore[arg-type]
-            derivative = torch.cat(list(chunks), 1)  # [G, N, ...]
+            chunks = lie_derivatives(self.model, xs, basis, **evaluation)  # type: ignore[arg-type]
+            derivative = torch.cat(list(chunks), 1)  # of the basis, [T, N, ...]
             dim = derivative[0, 0].numel()
-            total = derivative.double().square().flatten(2).sum(2) / dim
+            each = derivative.double().flatten(2)
+            if mixing is not None:
+                each = torch.tensordot(mixing.to(each), each, dims=1)
+            total = each.square().sum(2) / dim
         estimate: NormEstimate | None = None
         with recorded(self.model, xs, overrides=self.layouts, **evaluation) as recording:  # type: ignore[arg-type]
             if measure == "target":
                 values = recording.contributions(one_hot(recording.output, target), groups)
             elif measure == "aligned":
-                each = [
-                    recording.contributions(d / dim, [g])
-                    for g, d in zip(groups, derivative, strict=True)
-                ]
-                values = torch.cat(each, 1)
+                values = _aligned(recording, derivative / dim, basis, mixing)
             else:
                 estimate = squared_norms(
                     recording, groups, n_probes, tolerance, seed=seed, first_index=first_index
@@ -279,6 +279,34 @@ class LayerwiseEquivarianceError:
             )
             for i, g in enumerate(groups)
         ]
+
+
+def _aligned(
+    recording: Recording,
+    derivative: Tensor,
+    basis: list[OneParameterGroup],
+    mixing: Tensor | None,
+) -> Tensor:
+    """``⟨L_g f, C_i⟩`` for each call and group, ``[R, G, N]``.
+
+    It is bilinear in the direction and in the motion: a backward pass for each basis tangent,
+    paired with all of them, serves every combination.
+
+    Args:
+        derivative: Lie derivatives along the basis, in units of the result, ``[T, N, ...]``.
+        mixing: the groups as combinations of the basis, ``[G, T]``; None for the basis itself.
+    """
+    if mixing is None:
+        each = [recording.contributions(d, [b]) for b, d in zip(basis, derivative, strict=True)]
+        return torch.cat(each, 1)
+    total: Tensor | None = None
+    for weights, direction in zip(mixing.T, derivative, strict=True):
+        found = recording.contributions(direction, basis)  # [R, T, N]
+        rows = mixing.to(found)
+        part = weights.to(found)[:, None] * torch.einsum("gb,rbn->rgn", rows, found)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
 
 
 def one_hot(output: Tensor, target: TargetType) -> Tensor:

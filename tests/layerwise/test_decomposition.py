@@ -46,6 +46,25 @@ def test_self_contributions_sum_to_the_total(
         torch.testing.assert_close(result.total, expected.double(), rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_groups_together_are_decomposed_as_each_alone(name: str) -> None:
+    """Ten groups share seven backward passes; each contribution is what one of its own gives."""
+    model, x = build(name), images()
+    passes = []
+    method = LayerwiseEquivarianceError(model)
+    first = next(iter(model.parameters()))
+    model.register_full_backward_hook(lambda *_: passes.append(1))
+    together = method.attribute(x, get_groups("all"))
+    assert len(passes) == 7
+    assert first.grad is None
+    for group, result in zip(get_groups("all"), together, strict=True):
+        alone = method.attribute(x, group)
+        torch.testing.assert_close(
+            result.contributions, alone.contributions, equal_nan=True, rtol=1e-7, atol=1e-13
+        )
+        torch.testing.assert_close(result.total, alone.total)
+
+
 def test_contributions_of_a_chain_by_hand() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
