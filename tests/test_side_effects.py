@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
 
 from captum_lie import (
     LayerLieDerivative,
@@ -58,6 +59,7 @@ def state(model: nn.Module, x: Tensor) -> dict[str, Any]:
             torch.backends.cuda.mem_efficient_sdp_enabled(),
             torch.backends.cuda.math_sdp_enabled(),
         ),
+        "checkpoints": vars(CheckpointFunction).get("apply"),
         "grad mode": torch.is_grad_enabled(),
         "rng": torch.get_rng_state().numpy().tobytes(),
     }
