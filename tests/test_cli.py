@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,24 +16,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from captum_lie import GROUP_NAMES, LocalEquivarianceError, examples
-from captum_lie.cli.application import app
+from captum_lie import GROUP_NAMES, LocalEquivarianceError, __version__, examples
+from tests.command_line import refused, run
 
+ROOT = Path(__file__).parents[1]
 FAST = ["--scrambles", "1", "--batch-size", "4"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def refused(*arguments: object) -> str:
-    """Run a command that must fail: exit code 2, one line, no traceback."""
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.output.split())
 
 
 @pytest.fixture
@@ -307,7 +297,10 @@ def test_help_and_version() -> None:
     assert "measure" in run("-h").output
     for command in ("demo", "measure", "layers"):
         assert run(command, "--help").exit_code == 0
-    assert run("--version").output.strip() == "0.1.0"
+    printed = run("--version").output.strip()
+    assert printed == __version__ == metadata.version("captum-lie")
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert printed == stated["project"]["version"]
 
 
 def test_the_console_script_runs_without_traceback(tmp_path: Path) -> None:
