@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -271,7 +272,20 @@ def test_the_table_is_the_mean_over_examples() -> None:
     assert table["stderr"][3] == pytest.approx((result.contributions[3].std() / 2).item())
     assert table["module"][0] == ""
     assert table["depth"].tolist()[:2] == [0, 1]
-    result.plot()
+
+
+def test_the_plot_shows_the_self_contributions_and_their_standard_errors() -> None:
+    result = LayerwiseEquivarianceError(build("resnet")).attribute(images(4), "rotation")
+    axes: Any = result.plot().axes[0]
+    own = result.self_contributions
+    shown = own[[i for i, row in enumerate(result.rows) if row.is_leaf or own[i].any()]]
+    assert len(axes.patches) == len(shown) > 8
+    for bar, mean in zip(axes.patches, shown.mean(1), strict=True):
+        assert bar.get_height() == pytest.approx(mean.item())
+    (errors,) = (c for c in axes.collections if isinstance(c, LineCollection))
+    for (low, high), values in zip(errors.get_segments(), shown, strict=True):
+        assert high[1] - low[1] == pytest.approx(2 * values.std().item() / 2)  # ± std / √4
+    assert axes.get_title(loc="left") == "rotation (aligned)"
 
 
 def test_evaluate_averages_over_a_loader(capfd: pytest.CaptureFixture[str]) -> None:
