@@ -140,7 +140,8 @@ class LayerwiseEquivarianceError:
                 the result of ``output_fn``: by default a class's probability, not its score.
             additional_forward_args: passed on after the inputs.
             n_probes: for ``norm``: estimate with so many backward passes instead of exactly.
-            tolerance: for ``norm``: probe until every leaf's standard error is below this.
+            tolerance: for ``norm``: probe until every leaf's standard error is below this, at most
+                ``n_probes`` times.
             seed, first_index: determine each example's probes, independently of batching.
             internal_batch_size: at most so many examples at a time.
 
