@@ -6,7 +6,6 @@ And the options that reach the measurement itself.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from typer.testing import Result
 
 from captum_lie import LocalEquivarianceError, examples
+from captum_lie.cli.application import main
 from captum_lie.errors import UserError
 from captum_lie.models import find_factory
 from tests.command_line import refused, run
@@ -97,23 +97,22 @@ def test_a_bug_is_no_user_error(
     assert "Error" not in result.output
 
 
-def test_a_bug_shows_its_traceback_and_exits_with_1(tmp_path: Path) -> None:
-    program = (
-        "import captum_lie.cli.measure as m\n"
-        "def broken(*_, **__): raise RuntimeError('ours')\n"
-        "m.measure = broken\n"
-        "from captum_lie.cli.application import main\n"
-        "main()\n"
-    )
+def test_a_bug_leaves_the_program_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python shows what leaves a program by its hook, which the console script's library sets."""
+    break_measuring(RuntimeError("ours"), monkeypatch)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     arguments = ["measure", "--model", "cnn", "--limit", "2", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "Traceback (most recent call last)" in done.stderr
-    assert "in broken" in done.stderr
-    assert done.stderr.strip().endswith("RuntimeError: ours")
-    assert done.stdout == ""
+    monkeypatch.setattr(sys, "argv", ["captum-lie", *arguments])
+    with pytest.raises(RuntimeError, match="ours") as info:
+        main()
+    capsys.readouterr()
+    sys.excepthook(info.type, info.value, info.tb)
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last)")
+    assert "in broken" in shown
+    assert shown.strip().endswith("RuntimeError: ours")
 
 
 @pytest.mark.parametrize("error", [UserError("mend this"), OSError("no space left")])

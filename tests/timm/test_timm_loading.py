@@ -15,6 +15,7 @@ timm = pytest.importorskip("timm")
 
 from captum_lie import LayerwiseEquivarianceError
 from captum_lie.cli.application import app
+from captum_lie.errors import UserError
 from captum_lie.layouts import inference
 from captum_lie.models import load_model
 from captum_lie_timm import load
@@ -49,6 +50,9 @@ def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "bad.pth").write_bytes(b"not weights")
     with pytest.raises(RuntimeError, match=r"Could not load resnet10t with the checkpoint"):
         load("resnet10t", checkpoint=tmp_path / "bad.pth")
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other.pth: Error.* for ResNet: (Miss|Unexp).{,200} Give"):
+        load("resnet10t", checkpoint=tmp_path / "other.pth")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
 
