@@ -10,9 +10,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
-from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
+from captum_lie._turns import Turns
 from captum_lie._validation import check_output, is_out_of_memory
 from captum_lie.errors import UnsupportedModelError
 
@@ -34,14 +34,29 @@ Function = Callable[..., Tensor]
 Tensors = tuple[Tensor, ...]
 
 
-@contextmanager
-def differentiable() -> Iterator[None]:
+def differentiable() -> AbstractContextManager[None]:
     """Settings under which models have right derivatives of every mode; restored on leaving.
 
     Fused attention kernels and the fast path of ``nn.MultiheadAttention`` lack forward mode, and so
     does everything in inference mode. Reentrant checkpoints can be differentiated by
     ``Tensor.backward`` alone: their functions are called directly.
+
+    These switches are the whole process's, and so is the level of forward mode, of which PyTorch
+    has one: threads take turns. Whatever else the process evaluates meanwhile gets the same numbers
+    up to rounding, by other kernels. Scopes of one thread may nest and overlap.
+
+    Example:
+        >>> with differentiable():
+        ...     torch.backends.mha.get_fastpath_enabled()
+        False
+        >>> torch.backends.mha.get_fastpath_enabled()
+        True
     """
+    return _turns
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -49,11 +64,28 @@ def differentiable() -> Iterator[None]:
             torch.inference_mode(False),
             sdpa_kernel(SDPBackend.MATH),
             _AffineBatchNorm(),
-            patch.object(CheckpointFunction, "apply", lambda run, _preserve, *args: run(*args)),
+            _direct_checkpoints(),
         ):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextmanager
+def _direct_checkpoints() -> Iterator[None]:
+    """Reentrant checkpoints that call their function at once and forget nothing."""
+    own = vars(CheckpointFunction).get("apply")  # none: it inherits that of all functions
+    CheckpointFunction.apply = staticmethod(lambda run, _preserve, *args: run(*args))
+    try:
+        yield
+    finally:
+        if own is None:
+            del CheckpointFunction.apply
+        else:
+            CheckpointFunction.apply = own
+
+
+_turns = Turns(_settings)
 
 
 class _AffineBatchNorm(TorchFunctionMode):

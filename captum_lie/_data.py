@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_lie.errors import InvalidTypeError
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 
 
 def images_of(batch: Any) -> Tensor:
@@ -23,6 +23,33 @@ def images_of(batch: Any) -> Tensor:
             f"got {type(images).__name__}."
         )
     return images
+
+
+def labels_of(batch: Any) -> Tensor:
+    """The labels of a batch of images: its second member, a class for each image, ``[N]``.
+
+    Raises:
+        TypeError: it has no second member, or that holds anything but whole numbers.
+        ValueError: there are more or fewer of them than images.
+    """
+    second = batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None
+    labels = torch.tensor(second) if _whole_numbers(second) else second
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        found = type(second).__name__ if not isinstance(second, Tensor) else str(second.dtype)
+        raise InvalidTypeError(
+            "target='label' takes each image's class from the loader, which must yield (images, "
+            f"labels) with whole numbers for labels; got {found} in their place."
+        )
+    n = len(images_of(batch))
+    if labels.shape != (n,):
+        raise InvalidValueError(
+            f"Labels must be one class for each image, shape ({n},); got {tuple(labels.shape)}."
+        )
+    return labels
+
+
+def _whole_numbers(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(v, int) for v in values)
 
 
 def to_model(model: object, images: Tensor) -> Tensor:

@@ -64,11 +64,16 @@ def check_inputs(inputs: tuple[Tensor, ...]) -> None:
 
 
 def check_output(output: object) -> Tensor:
-    """The model must return one floating point tensor."""
+    """The model must return one tensor, of floating point (or complex) numbers."""
     if not isinstance(output, Tensor):
         raise InvalidTypeError(
             f"The model must return one Tensor; got {type(output).__name__}. "
             "Wrap it: forward_func=lambda x: model(x)['logits'], say."
+        )
+    if not (output.is_floating_point() or output.is_complex()):
+        raise InvalidTypeError(
+            f"The model must return floating point numbers to have a derivative; got {output.dtype}"
+            ". Let it return scores rather than the classes that follow from them."
         )
     return output
 
@@ -113,4 +118,8 @@ def _some(indices: Sequence[int], most: int = 8) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """Whether an error is for want of memory: on a CPU, PyTorch says so in its message alone."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(sign in str(error) for sign in ("not enough memory", "DefaultCPUAllocator"))
+    )

@@ -8,6 +8,7 @@ error that fits, so that ``except ValueError`` works as anywhere; command lines 
 from __future__ import annotations
 
 __all__ = [
+    "DamagedFileError",
     "InvalidTypeError",
     "InvalidValueError",
     "UnknownModelError",
@@ -39,6 +40,10 @@ class InvalidTypeError(UserError, TypeError):
 
 class UnsupportedModelError(UserError, RuntimeError):
     """A model that runs, or should, but cannot be loaded or differentiated."""
+
+
+class DamagedFileError(UserError, RuntimeError):
+    """A file of this installation that is there but cannot be used."""
 
 
 class UnknownModelError(UserError, LookupError):

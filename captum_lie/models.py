@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from captum_lie import examples
 from captum_lie._data import to_model
 from captum_lie._validation import is_out_of_memory
-from captum_lie.errors import InvalidValueError, UnknownModelError, UnsupportedModelError
+from captum_lie.errors import InvalidValueError, UnknownModelError, UnsupportedModelError, UserError
 
 __all__ = ["ENTRY_POINTS", "check_runs", "find_factory", "has_untrained_twin", "load_model"]
 
@@ -52,20 +52,18 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
             )
         return examples.load_model(name, trained=pretrained)
     if ".py:" in name:
-        factory = find_factory(name)
-        return _model_from(name, factory, pretrained=pretrained, checkpoint=checkpoint)
+        return _from_factory(name, pretrained=pretrained, checkpoint=checkpoint)
     adapter, _, rest = name.rpartition(":")
     loaders = entry_points(group=ENTRY_POINTS)
     reasons = []
+    failure: Exception | None = None
     for loader in loaders:
         if adapter in ("", loader.name):
             try:
                 load = loader.load()
-            except ImportError as error:
-                reasons.append(
-                    f"{loader.name} is not installed ({error}): "
-                    f"pip install 'captum-lie[{loader.name}]'"
-                )
+            except Exception as error:  # whatever an import may raise
+                reasons.append(_why_not_loaded(loader.name, error))
+                failure = error
                 continue
             try:
                 return _model_from(
@@ -77,7 +75,7 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
         f"No model {name!r}. Embedded: {', '.join(examples.MODEL_NAMES)}; or FILE.py:function"
         + (f"; {'; '.join(reasons)}" if reasons else "")
         + "."
-    )
+    ) from failure
 
 
 def has_untrained_twin(name: str) -> bool:
@@ -91,7 +89,7 @@ def has_untrained_twin(name: str) -> bool:
     """
     if ".py:" not in name:
         return True
-    return "pretrained" in inspect.signature(find_factory(name)).parameters
+    return "pretrained" in _parameters(find_factory(name))
 
 
 def find_factory(spec: str) -> Callable[..., Any]:
@@ -120,8 +118,8 @@ def find_factory(spec: str) -> Callable[..., Any]:
     sys.path.insert(0, str(path.parent.resolve()))  # a script finds what lies beside it
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise InvalidValueError(f"{file} failed to run: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InvalidValueError(f"{file} failed to run: {_described(error)}") from error
     finally:
         sys.path.pop(0)
     factory = getattr(module, function, None)
@@ -134,30 +132,56 @@ def find_factory(spec: str) -> Callable[..., Any]:
 
 
 def check_runs(name: str, model: nn.Module, images: Tensor) -> None:
-    """Run a model once on the first image: a misfit shows here, before the work.
+    """Run a model once on the first images: a misfit shows here, before the work.
 
     Raises:
-        UnsupportedModelError: it fails, with its own reason.
+        UnsupportedModelError: it fails, with its own reason, or returns what is not finite.
 
     Example:
         >>> check_runs("linear", nn.Linear(3, 2), torch.rand(1, 1, 2, 4))
         Traceback (most recent call last):
-        captum_lie.errors.UnsupportedModelError: linear fails on an image of shape [1, 2, 4] \
+        captum_lie.errors.UnsupportedModelError: linear fails on images of shape [1, 1, 2, 4] \
 (RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x4 and 3x2)). Does it take this size \
-(--size) and these channels?
+(--size), these channels and that many images at a time (--batch-size)?
     """
-    first = to_model(model, images[:1])
+    first = to_model(model, images[:2])
     try:
         with torch.no_grad():
-            model(first)
+            output = model(first)
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
         raise UnsupportedModelError(
-            f"{name} fails on an image of shape {list(first.shape[1:])} ({reason}). "
-            "Does it take this size (--size) and these channels?"
+            f"{name} fails on images of shape {list(first.shape)} ({_described(error)}). "
+            "Does it take this size (--size), these channels and that many images at a time "
+            "(--batch-size)?"
         ) from error
+    if isinstance(output, Tensor) and not output.isfinite().all():
+        raise UnsupportedModelError(
+            f"{name} returns NaN or infinite values on the first images: nothing could be "
+            "measured. Are its weights and its normalisation (--mean, --std) right?"
+        )
+
+
+def _why_not_loaded(extra: str, error: Exception) -> str:
+    """Why an adapter cannot be used; an extra goes by the name of the package that it brings."""
+    if isinstance(error, ModuleNotFoundError) and error.name == extra:
+        return f"{extra} is not installed: pip install 'captum-lie[{extra}]'"
+    return (
+        f"{extra} is installed but fails to import ({_described(error)}): a version that this "
+        "one of captum-lie does not know, or a bug; --debug shows where"
+    )
+
+
+def _from_factory(name: str, *, pretrained: bool, checkpoint: Path | None) -> nn.Module:
+    """The model of ``FILE.py:function``; whatever fails in there is the user's to mend."""
+    factory = find_factory(name)
+    try:
+        return _model_from(name, factory, pretrained=pretrained, checkpoint=checkpoint)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UserError) or is_out_of_memory(error):
+            raise
+        raise UnsupportedModelError(f"{name} gives no model: {_described(error)}") from error
 
 
 def _model_from(
@@ -165,7 +189,7 @@ def _model_from(
 ) -> nn.Module:
     """Call a factory with the options that it takes; its model in evaluation mode."""
     options: dict[str, Any] = {"pretrained": pretrained, "checkpoint": checkpoint}
-    parameters = inspect.signature(factory).parameters
+    parameters = _parameters(factory)
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         options = {k: v for k, v in options.items() if k in parameters}
         if checkpoint is not None and "checkpoint" not in options:
@@ -178,3 +202,14 @@ def _model_from(
             f"{name} must return a torch.nn.Module; got {type(model).__name__}."
         )
     return model.eval()
+
+
+def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(factory).parameters
+    except ValueError:  # a builtin that does not tell
+        return {}
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0]

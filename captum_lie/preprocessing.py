@@ -30,6 +30,10 @@ class Normalized(nn.Module):
         mean, std: for each channel, or one number for all.
         input_size: ``(height, width)`` that the model expects, if it expects one.
 
+    Raises:
+        ValueError: not finite, a standard deviation that is not positive, or numbers of channels
+            that differ.
+
     Example:
         >>> model = Normalized(nn.Flatten(), mean=(0.5,), std=(0.25,))
         >>> model(torch.full((1, 1, 1, 1), 0.75)).item()
@@ -47,12 +51,22 @@ class Normalized(nn.Module):
         input_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        if min(std) <= 0:
-            raise InvalidValueError(f"Standard deviations must be positive; got {tuple(std)}.")
+        means, deviations = torch.tensor(mean), torch.tensor(std)
+        if not ((deviations > 0) & deviations.isfinite()).all():
+            raise InvalidValueError(
+                f"Standard deviations must be positive and finite; got {tuple(std)}."
+            )
+        if not means.isfinite().all():
+            raise InvalidValueError(f"Means must be finite; got {tuple(mean)}.")
+        if len({len(means), len(deviations)} - {1}) > 1:
+            raise InvalidValueError(
+                "Give one mean and one standard deviation for each channel, or one for all; "
+                f"got {len(means)} and {len(deviations)}."
+            )
         self.model = model
         self.input_size = input_size
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.register_buffer("mean", means[:, None, None], persistent=False)
+        self.register_buffer("std", deviations[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.model((x - self.mean) / self.std)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from captum.attr import NoiseTunnel
-from captum.metrics import infidelity, sensitivity_max
+from captum.metrics import infidelity, infidelity_perturb_func_decorator, sensitivity_max
 from torch import Tensor, nn
 
 from captum_lie import (
@@ -331,19 +331,32 @@ def test_without_noise_the_tunnel_changes_nothing() -> None:
         torch.testing.assert_close(quiet, method.attribute(x, target=1, group="scale"))
 
 
-def test_captum_metrics_run() -> None:
-    model, x = build("resnet", dtype=torch.float32), images(dtype=torch.float32)
+def test_captums_metrics_of_a_linear_model_in_closed_form() -> None:
+    """Brightness gives gradient × input: the change of a linear model, to any perturbation."""
+    torch.manual_seed(0)
+    head, x = nn.Linear(288, 4), images(dtype=torch.float32)
+    model, weight = nn.Sequential(nn.Flatten(), head), head.weight[1].detach().view(3, 8, 12)
     method = LieDerivative(model)
 
-    def perturb(inputs: Tensor) -> tuple[Tensor, Tensor]:
-        noise = 0.01 * torch.randn_like(inputs)
-        return noise, inputs - noise
+    @infidelity_perturb_func_decorator(True)  # relative to the inputs, as such attributions are
+    def perturb(inputs: Tensor) -> Tensor:
+        return inputs - 0.1 * torch.rand_like(inputs)
 
-    attribution = method.attribute(x, target=1, group="rotation")
-    assert infidelity(model, perturb, x, attribution, target=1).shape == (2,)
-    sensitivity = sensitivity_max(method.attribute, x, target=1, group="rotation")
-    assert sensitivity.shape == (2,)
-    assert sensitivity.isfinite().all()
+    for group, faithful in (("brightness", True), ("rotation", False)):
+        attribution = method.attribute(x, target=1, group=group)
+        error = infidelity(model, perturb, x, attribution, target=1, n_perturb_samples=5)
+        assert ((error < 1e-10) == faithful).all(), (group, error)
+    step = torch.linspace(-0.1, 0.1, 288).view(3, 8, 12)
+
+    def move(inputs: Any) -> tuple[Tensor]:
+        (x,) = inputs if isinstance(inputs, tuple) else (inputs,)
+        return (x + step,)
+
+    sensitivity = sensitivity_max(
+        method.attribute, x, perturb_func=move, target=1, group="brightness"
+    )
+    expected = (weight * step).norm() / (weight * x).flatten(1).norm(dim=1)
+    torch.testing.assert_close(sensitivity, expected)
 
 
 def test_evaluate_streams_a_loader() -> None:

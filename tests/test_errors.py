@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_lie import LieDerivative, LocalEquivarianceError, lie_derivative
+from captum_lie import LieDerivative, LocalEquivarianceError, get_group, lie_derivative
 from tests.toy_models import build, images
 
 ENTRIES: dict[str, Callable[[Any, Any], Any]] = {
@@ -81,6 +81,20 @@ def test_models_that_return_no_tensor(entry: str) -> None:
         TypeError, match=r"must return one Tensor; got dict.*model\(x\)\['logits'\]"
     ):
         ENTRIES[entry](lambda x: {"logits": x.mean((2, 3))}, images())
+
+
+@everywhere
+def test_models_that_return_no_numbers_with_a_derivative(entry: str) -> None:
+    for classes in (lambda x: (x.mean((2, 3)) > 0.5).long(), lambda x: x.mean((2, 3)) > 0.5):
+        with pytest.raises(TypeError, match=r"floating point.*got torch\.(int64|bool)\. Let it"):
+            ENTRIES[entry](classes, images())
+
+
+def test_complex_outputs_have_a_derivative() -> None:
+    x = images()
+    found = lie_derivative(lambda x: torch.fft.rfft2(x)[..., 1], x, "rotation")
+    expected = torch.fft.rfft2(get_group("rotation").generator(x))[..., 1]
+    torch.testing.assert_close(found, expected)
 
 
 @everywhere

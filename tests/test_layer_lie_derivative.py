@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from captum.attr import LayerAttribution, NoiseTunnel
-from captum.concept import TCAV, Classifier, Concept
 from torch import Tensor, nn
 
 from captum_lie import Translation, get_group, lie_derivative
@@ -434,43 +433,3 @@ def test_noise_tunnel(nt_type: str) -> None:
     )
     plain = LayerLieDerivative(model, "conv1").attribute(x, **options)
     torch.testing.assert_close(quiet, plain)
-
-
-class MeanDifference(Classifier):
-    """The direction between the means of two concepts."""
-
-    def __init__(self) -> None:
-        self._weights = torch.zeros(())
-
-    def train_and_eval(self, dataloader: Any, **kwargs: Any) -> None:
-        batches = [(features, labels) for features, labels in dataloader]
-        features = torch.cat([f.flatten(1) for f, _ in batches])
-        labels = torch.cat([y for _, y in batches])
-        first = int(labels.min())
-        difference = features[labels == first].mean(0) - features[labels != first].mean(0)
-        self._weights = torch.stack([difference, -difference])
-        self._classes = sorted(set(labels.tolist()))
-
-    def weights(self) -> Tensor:
-        return self._weights
-
-    def classes(self) -> list[int]:
-        return self._classes
-
-
-def test_tcav(tmp_path: Any) -> None:
-    model = build("resnet", dtype=torch.float32)
-    concepts = [
-        Concept(i, f"c{i}", torch.utils.data.DataLoader(images(6, dtype=torch.float32, seed=i)))  # type: ignore[arg-type]
-        for i in range(2)
-    ]
-    tcav = TCAV(
-        model,
-        layers=["conv1"],
-        classifier=MeanDifference(),
-        layer_attr_method=LayerLieDerivative(model, None),
-        save_path=str(tmp_path),
-    )
-    scores = tcav.interpret(images(4, dtype=torch.float32), [concepts], target=1, group="rotation")
-    (found,) = (layers["conv1"] for layers in scores.values())
-    assert found["sign_count"].sum() == pytest.approx(1)

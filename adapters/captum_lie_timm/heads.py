@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from timm.layers.attention import Attention, AttentionRope
-from timm.layers.norm import RmsNorm, RmsNormFp32, SimpleNorm, SimpleNormFp32
-from timm.models import coat, eva
 from torch import Tensor, nn
 
 from captum_lie.layouts import UNKNOWN, Evidence, Layout, register, token_layouts
+from captum_lie_timm.classes import Classes, classes
+
+NORMS: Classes = (
+    nn.LayerNorm,
+    *classes("layers.norm", "RmsNorm", "RmsNormFp32", "SimpleNorm", "SimpleNormFp32"),
+)
 
 
 def heads(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
@@ -23,9 +26,13 @@ def queries_and_keys(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout
 
     Elsewhere a norm of that rank may act on windows, ``[N, windows, tokens, C]``.
     """
-    is_norm = isinstance(module, nn.LayerNorm | RmsNorm | RmsNormFp32 | SimpleNorm | SimpleNormFp32)
+    is_norm = isinstance(module, NORMS)
     return heads(module, x, evidence) if is_norm and x.ndim == 4 else None
 
 
-register(Attention, AttentionRope, eva.EvaAttention, inside=queries_and_keys)
-register(coat.ConvRelPosEnc, input=heads, output=heads)
+register(
+    *classes("layers.attention", "Attention", "AttentionRope"),
+    *classes("models.eva", "EvaAttention"),
+    inside=queries_and_keys,
+)
+register(*classes("models.coat", "ConvRelPosEnc"), input=heads, output=heads)

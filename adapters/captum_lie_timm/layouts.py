@@ -9,47 +9,8 @@ the shapes.
 
 from __future__ import annotations
 
-from importlib import import_module
+from typing import Any
 
-from timm.layers.format import Format
-from timm.layers.layer_scale import LayerScale, LayerScale2d
-from timm.layers.norm import (
-    LayerNorm2d,
-    LayerNorm2dFp32,
-    LayerNormExp2d,
-    RmsNorm,
-    RmsNorm2d,
-    RmsNorm2dFp32,
-    RmsNormFp32,
-    SimpleNorm,
-    SimpleNorm2d,
-    SimpleNorm2dFp32,
-    SimpleNormFp32,
-)
-from timm.layers.norm_act import (
-    FrozenBatchNormAct2d,
-    LayerNormAct2d,
-    LayerNormAct2dFp32,
-    RmsNormAct2d,
-    RmsNormAct2dFp32,
-)
-from timm.layers.patch_embed import PatchEmbed
-from timm.models import (
-    crossvit,
-    fastvit,
-    gcvit,
-    hieradet_sam2,
-    mambaout,
-    maxxvit,
-    sequencer,
-    swiftformer,
-    swin_transformer,
-    swin_transformer_v2,
-    swin_transformer_v2_cr,
-    tiny_vit,
-    vision_transformer_sam,
-    volo,
-)
 from torch import Tensor, nn
 
 from captum_lie.layouts import (
@@ -61,6 +22,7 @@ from captum_lie.layouts import (
     image_or_trivial,
     register,
 )
+from captum_lie_timm.classes import classes, classes_in
 
 
 def channels_last_image(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
@@ -68,65 +30,74 @@ def channels_last_image(module: nn.Module, x: Tensor, evidence: Evidence) -> Lay
     return NHWC if x.ndim == 4 else None
 
 
-def patch_embedding(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
+def patch_embedding(module: Any, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule of patch embeddings: the number of patches along each side, and the output's format.
 
     An embedding behind a convolutional stem sees a smaller image: there the shape has to tell.
     """
-    assert isinstance(module, PatchEmbed)
     if x.ndim == 4:
-        return NHWC if module.output_fmt == Format.NHWC else NCHW
-    kind = "tokens_first" if module.output_fmt == Format.NCL else "tokens"
-    layout = Layout(kind, grid=module.dynamic_feat_size(evidence.image))  # type: ignore[arg-type]
+        return NHWC if module.output_fmt == "NHWC" else NCHW
+    turned = module.output_fmt == "NCL"
+    grid = module.dynamic_feat_size(evidence.image)
+    layout = Layout("tokens_first" if turned else "tokens", grid=grid)
     return layout if layout.fits(x) else None
 
 
 # These subclass nn.LayerNorm, whose own rule is channels last, but normalise [N, C, h, w].
 register(
-    *(LayerNorm2d, LayerNorm2dFp32, LayerNormExp2d),
-    *(LayerNormAct2d, LayerNormAct2dFp32, FrozenBatchNormAct2d),
-    *(RmsNorm2d, RmsNorm2dFp32, RmsNormAct2d, RmsNormAct2dFp32),
-    *(SimpleNorm2d, SimpleNorm2dFp32, LayerScale2d),
-    *(fastvit.LayerScale2d, swiftformer.LayerScale2d),
+    *classes("layers.norm", "LayerNorm2d", "LayerNorm2dFp32", "LayerNormExp2d"),
+    *classes("layers.norm", "RmsNorm2d", "RmsNorm2dFp32", "SimpleNorm2d", "SimpleNorm2dFp32"),
+    *classes("layers.norm_act", "LayerNormAct2d", "LayerNormAct2dFp32", "FrozenBatchNormAct2d"),
+    *classes("layers.norm_act", "RmsNormAct2d", "RmsNormAct2dFp32"),
+    *classes("layers.layer_scale", "LayerScale2d"),
+    *classes("models.fastvit", "LayerScale2d"),
+    *classes("models.swiftformer", "LayerScale2d"),
     input=image_or_trivial,
     output=image_or_trivial,
 )
 
 # Unpadded convolutions leave maps that are no whole stride of the image.
 register(
-    *(
-        cls
-        for name in ("inception_v3", "inception_v4", "inception_resnet_v2")
-        for cls in vars(import_module(f"timm.models.{name}")).values()
-        if isinstance(cls, type) and issubclass(cls, nn.Module) and cls.__module__.endswith(name)
-    ),
+    *classes_in("models.inception_v3"),
+    *classes_in("models.inception_v4"),
+    *classes_in("models.inception_resnet_v2"),
     input=image_or_trivial,
     output=image_or_trivial,
 )
 
 # Norms and scales over the last axis.
 register(
-    *(RmsNorm, RmsNormFp32, SimpleNorm, SimpleNormFp32, LayerScale),
+    *classes("layers.norm", "RmsNorm", "RmsNormFp32", "SimpleNorm", "SimpleNormFp32"),
+    *classes("layers.layer_scale", "LayerScale"),
     input=channels_last,
 )
 
-register(PatchEmbed, input=image_or_trivial, output=patch_embedding)
-register(crossvit.PatchEmbed, input=image_or_trivial)
+register(
+    *classes("layers.patch_embed", "PatchEmbed"), input=image_or_trivial, output=patch_embedding
+)
+register(*classes("models.crossvit", "PatchEmbed"), input=image_or_trivial)
 
 # Stages and blocks whose images are [N, h, w, C].
+_SWIN = "models.swin_transformer"
 register(
-    *(swin_transformer.SwinTransformerStage, swin_transformer.SwinTransformerBlock),
-    *(swin_transformer_v2.SwinTransformerV2Stage, swin_transformer_v2.SwinTransformerV2Block),
-    *(swin_transformer.PatchMerging, swin_transformer_v2.PatchMerging),
-    *(swin_transformer_v2_cr.SwinTransformerV2CrBlock, swin_transformer_v2_cr.PatchMerging),
-    *(maxxvit.PartitionAttentionCl, gcvit.GlobalContextVitBlock, tiny_vit.TinyVitBlock),
-    *(mambaout.MambaOutStage, mambaout.GatedConvBlock),
-    *(mambaout.Downsample, mambaout.DownsampleNormFirst),
-    *(sequencer.Sequencer2dStage, sequencer.Sequencer2dBlock, sequencer.Downsample2d),
-    *(volo.Outlooker, volo.OutlookAttention, volo.Transformer, volo.Attention),
-    *(vision_transformer_sam.Block, hieradet_sam2.MultiScaleBlock),
+    *classes(_SWIN, "SwinTransformerStage", "SwinTransformerBlock", "PatchMerging"),
+    *classes(f"{_SWIN}_v2", "SwinTransformerV2Stage", "SwinTransformerV2Block", "PatchMerging"),
+    *classes(f"{_SWIN}_v2_cr", "SwinTransformerV2CrBlock", "PatchMerging"),
+    *classes("models.maxxvit", "PartitionAttentionCl"),
+    *classes("models.gcvit", "GlobalContextVitBlock"),
+    *classes("models.tiny_vit", "TinyVitBlock"),
+    *classes("models.mambaout", "MambaOutStage", "GatedConvBlock"),
+    *classes("models.mambaout", "Downsample", "DownsampleNormFirst"),
+    *classes("models.sequencer", "Sequencer2dStage", "Sequencer2dBlock", "Downsample2d"),
+    *classes("models.volo", "Outlooker", "OutlookAttention", "Transformer", "Attention"),
+    *classes("models.vision_transformer_sam", "Block"),
+    *classes("models.hieradet_sam2", "MultiScaleBlock"),
     input=channels_last_image,
     output=channels_last_image,
 )
-register(mambaout.Stem, hieradet_sam2.HieraPatchEmbed, output=channels_last_image)
-register(mambaout.MlpHead, input=channels_last_image)
+register(
+    *classes("models.mambaout", "Stem"),
+    *classes("models.hieradet_sam2", "HieraPatchEmbed"),
+    output=channels_last_image,
+)
+register(*classes("models.mambaout", "MlpHead"), input=channels_last_image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 
 import timm
 import timm.data
@@ -44,7 +45,7 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
     except Exception as error:
         source = f"the checkpoint {checkpoint}" if checkpoint else "pretrained weights"
         raise UnsupportedModelError(
-            f"Could not load {name} with {source}: {_first_line(error)} "
+            f"Could not load {name} with {source}: {_shortened(error)} "
             "Give a local file with checkpoint=, or pretrained=False for random weights."
         ) from error
     config = timm.data.resolve_model_data_config(model)  # type: ignore[no-untyped-call,attr-defined]
@@ -52,5 +53,6 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
     return Normalized(model, config["mean"], config["std"], (height, width)).eval()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().split("\n")[0]
+def _shortened(error: Exception) -> str:
+    """On one line; what does not fit is of many lines, all alike."""
+    return shorten(str(error) or type(error).__name__, 240, placeholder=" ...")

@@ -11,34 +11,18 @@ from math import ceil, isqrt, prod
 from operator import attrgetter
 from typing import Any
 
-from timm.layers.helpers import to_2tuple
-from timm.models import (
-    davit,
-    efficientvit_msra,
-    gcvit,
-    hiera,
-    levit,
-    maxxvit,
-    mobilevit,
-    mvitv2,
-    nest,
-    swin_transformer,
-    swin_transformer_v2,
-    swin_transformer_v2_cr,
-    tnt,
-    vision_transformer,
-)
 from torch import Tensor, nn
 
 from captum_lie.layouts import UNKNOWN, Evidence, Layout, Rule, register, regrouped
+from captum_lie_timm.classes import Classes, classes
 from captum_lie_timm.heads import heads
 
 Sizes = tuple[int, int]
 
 
-def inside(module: nn.Module, evidence: Evidence, *classes: type[nn.Module]) -> bool:
+def inside(module: nn.Module, evidence: Evidence, kinds: Classes) -> bool:
     """Whether a module is of these classes or called within one that is."""
-    return isinstance(module, classes) or evidence.within(*classes) is not None
+    return isinstance(module, kinds) or evidence.within(*kinds) is not None
 
 
 def among(*candidates: Layout, x: Tensor, evidence: Evidence) -> Layout | None:
@@ -47,7 +31,7 @@ def among(*candidates: Layout, x: Tensor, evidence: Evidence) -> Layout | None:
 
 
 def windows(
-    block: type[nn.Module],
+    blocks: Classes,
     size: Callable[[Any], Sizes],
     shift: Callable[[Any], Sizes] = lambda _: (0, 0),
     is_grid: Callable[[Any], bool] = lambda _: False,
@@ -55,14 +39,14 @@ def windows(
     """Rule of attention within windows, which take the place of examples.
 
     Args:
-        block: cuts its input into windows.
+        blocks: classes that cut their input into windows.
         size: of its windows.
         shift: rows and columns by which it rolls the image before.
         is_grid: whether its windows take every so many-th pixel rather than neighbours.
     """
 
     def rule(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
-        found = evidence.within(block)
+        found = evidence.within(*blocks)
         if found is None or found[1] is None:
             return None
         owner, image = found[0], found[1]
@@ -92,60 +76,83 @@ def strided(block: Any) -> bool:
     return not block.partition_block
 
 
-WINDOWED: list[tuple[type[nn.Module], Rule]] = [
+_SWIN = "models.swin_transformer"
+WINDOWED: list[tuple[Classes, Rule]] = [
     (
-        swin_transformer.WindowAttention,
-        windows(swin_transformer.SwinTransformerBlock, attrgetter("window_size"), rolled),
+        classes(_SWIN, "WindowAttention"),
+        windows(classes(_SWIN, "SwinTransformerBlock"), attrgetter("window_size"), rolled),
     ),
     (
-        swin_transformer_v2.WindowAttention,
-        windows(swin_transformer_v2.SwinTransformerV2Block, attrgetter("window_size"), rolled),
+        classes(f"{_SWIN}_v2", "WindowAttention"),
+        windows(
+            classes(f"{_SWIN}_v2", "SwinTransformerV2Block"), attrgetter("window_size"), rolled
+        ),
     ),
     (
-        swin_transformer_v2_cr.WindowMultiHeadAttention,
-        windows(swin_transformer_v2_cr.SwinTransformerV2CrBlock, attrgetter("window_size"), rolled),
+        classes(f"{_SWIN}_v2_cr", "WindowMultiHeadAttention"),
+        windows(
+            classes(f"{_SWIN}_v2_cr", "SwinTransformerV2CrBlock"), attrgetter("window_size"), rolled
+        ),
     ),
     (
-        gcvit.WindowAttentionGlobal,
-        windows(gcvit.GlobalContextVitBlock, attrgetter("window_size")),
+        classes("models.gcvit", "WindowAttentionGlobal"),
+        windows(classes("models.gcvit", "GlobalContextVitBlock"), attrgetter("window_size")),
     ),
-    (davit.WindowAttention, windows(davit.SpatialBlock, attrgetter("window_size"))),
+    (
+        classes("models.davit", "WindowAttention"),
+        windows(classes("models.davit", "SpatialBlock"), attrgetter("window_size")),
+    ),
     *(
-        (attention, windows(block, attrgetter("partition_size"), is_grid=strided))
+        (
+            classes("models.maxxvit", attention),
+            windows(
+                classes("models.maxxvit", block), attrgetter("partition_size"), is_grid=strided
+            ),
+        )
         for attention, block in (
-            (maxxvit.AttentionCl, maxxvit.PartitionAttentionCl),
-            (maxxvit.Attention2d, maxxvit.PartitionAttention2d),
+            ("AttentionCl", "PartitionAttentionCl"),
+            ("Attention2d", "PartitionAttention2d"),
         )
     ),
     (
-        efficientvit_msra.CascadedGroupAttention,
-        windows(efficientvit_msra.LocalWindowAttention, lambda block: (block.attn.resolution,) * 2),
+        classes("models.efficientvit_msra", "CascadedGroupAttention"),
+        windows(
+            classes("models.efficientvit_msra", "LocalWindowAttention"),
+            lambda block: (block.attn.resolution,) * 2,
+        ),
     ),
 ]
-for attention, rule in WINDOWED:
-    register(attention, input=rule, output=rule, inside=rule)
+for attentions, rule in WINDOWED:
+    register(*attentions, input=rule, output=rule, inside=rule)
+
+
+NEST_LEVEL = classes("models.nest", "NestLevel")
+NEST_LAYER = classes("models.nest", "TransformerLayer")
 
 
 def image_blocks(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule of NesT's encoder: ``[N, blocks, tokens, C]``, square blocks of a square image."""
-    found: tuple[Any, Any] | None = evidence.within(nest.NestLevel)
+    found: tuple[Any, Any] | None = evidence.within(*NEST_LEVEL)
     if found is None:
         return None
     level = found[0]
     is_encoder = module is level.transformer_encoder
-    if not is_encoder and not inside(module, evidence, nest.TransformerLayer):
+    if not is_encoder and not inside(module, evidence, NEST_LAYER):
         return None
     sides = isqrt(level.pos_embed.shape[1]), level.block_size
     layout = regrouped("n (y0 x0) (y1 x1) c", sides, sides)
     return among(layout, x=x, evidence=evidence)
 
 
-register(nest.NestLevel, inside=image_blocks)
+register(*NEST_LEVEL, inside=image_blocks)
+
+
+TNT = classes("models.tnt", "TNT")
 
 
 def pixels_of_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule of TNT: the pixels of each patch take the place of an example, or of its channels."""
-    found: tuple[Any, Any] | None = evidence.within(tnt.TNT)
+    found: tuple[Any, Any] | None = evidence.within(*TNT)
     if found is None:
         return None
     embed, owner = found[0].pixel_embed, evidence.ancestors[0]
@@ -155,7 +162,9 @@ def pixels_of_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> Layou
     if joins or module is getattr(owner, "norm1_proj", None):
         patterns += ["n (y0 x0) (y1 x1 c)"]
     if isinstance(module, nn.Unfold) and evidence.side == "output":
-        inner, patterns = to_2tuple(module.kernel_size), ["n (c y1 x1) (y0 x0)"]
+        size = module.kernel_size
+        inner = (size, size) if isinstance(size, int) else size
+        patterns = ["n (c y1 x1) (y0 x0)"]
     if isinstance(module, nn.Conv2d):
         inner, patterns = x.shape[2:], ["(n y0 x0) c y1 x1"]
     height, width = zip(embed.grid_size, inner, strict=True)
@@ -163,7 +172,22 @@ def pixels_of_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> Layou
     return among(*candidates, x=x, evidence=evidence)
 
 
-register(tnt.TNT, inside=pixels_of_patches)
+register(*TNT, inside=pixels_of_patches)
+
+
+#: MobileViT's blocks, the layers within them, and their order.
+MOBILE: list[tuple[Classes, Classes, str]] = [
+    (
+        classes("models.mobilevit", "MobileVitBlock"),
+        classes("models.vision_transformer", "Block"),
+        "(n y1 x1) (y0 x0) c",
+    ),
+    (
+        classes("models.mobilevit", "MobileVitV2Block"),
+        classes("models.mobilevit", "LinearTransformerBlock"),
+        "n c (y1 x1) (y0 x0)",
+    ),
+]
 
 
 def pixels_across_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
@@ -171,16 +195,13 @@ def pixels_across_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> L
 
     In the second version, these sequences are the rows of an image.
     """
-    for cls, layer, pattern in (
-        (mobilevit.MobileVitBlock, vision_transformer.Block, "(n y1 x1) (y0 x0) c"),
-        (mobilevit.MobileVitV2Block, mobilevit.LinearTransformerBlock, "n c (y1 x1) (y0 x0)"),
-    ):
-        found: tuple[Any, Any] | None = evidence.within(cls)
+    for blocks, layers, pattern in MOBILE:
+        found: tuple[Any, Any] | None = evidence.within(*blocks)
         if found is None or found[1] is None:
             continue
         block, image = found
         of_block = module is block.transformer or module is block.norm
-        if not of_block and not inside(module, evidence, layer):
+        if not of_block and not inside(module, evidence, layers):
             return None
         patches = [
             ceil(length / side) for length, side in zip(image, block.patch_size, strict=True)
@@ -190,14 +211,17 @@ def pixels_across_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> L
     return None
 
 
-register(mobilevit.MobileVitBlock, mobilevit.MobileVitV2Block, inside=pixels_across_patches)
+for row in MOBILE:
+    register(*row[0], inside=pixels_across_patches)
+
+HIERA = classes("models.hiera", "Hiera")
 
 
 def mask_units(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule of Hiera: until the last stage, tokens are in the order in which they will be pooled."""
     if x.ndim != 3:
         return None
-    found: tuple[Any, Any] | None = evidence.within(hiera.Hiera)
+    found: tuple[Any, Any] | None = evidence.within(*HIERA)
     stages = found[0].reroll.schedule.values() if found else ()
     for strides, size in stages:
         if len(size) != 2 or prod(size) != x.shape[1]:
@@ -213,24 +237,28 @@ def mask_units(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | Non
     return UNKNOWN
 
 
-register(hiera.Unroll, output=mask_units)
-register(hiera.HieraBlock, input=mask_units, output=mask_units, inside=mask_units)
+register(*classes("models.hiera", "Unroll"), output=mask_units)
+register(
+    *classes("models.hiera", "HieraBlock"), input=mask_units, output=mask_units, inside=mask_units
+)
+
+LINEAR_NORM = classes("models.levit", "LinearNorm")
 
 
 def tokens_as_examples(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule within LeViT's linear maps: their normalisation takes every token for an example."""
-    found = evidence.within(levit.LinearNorm)
+    found = evidence.within(*LINEAR_NORM)
     if found is None or found[1] is None:
         return None
     rows, columns = found[1]
     return among(regrouped("(n y0 x0) c", (rows,), (columns,)), x=x, evidence=evidence)
 
 
-register(levit.LinearNorm, inside=tokens_as_examples)
+register(*LINEAR_NORM, inside=tokens_as_examples)
 
 
 #: MViT's attentions.
-POOLED = (mvitv2.MultiScaleAttention, mvitv2.MultiScaleAttentionPoolFirst)
+POOLED = classes("models.mvitv2", "MultiScaleAttention", "MultiScaleAttentionPoolFirst")
 
 
 def heads_as_examples(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:

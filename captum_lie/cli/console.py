@@ -47,7 +47,9 @@ def explained() -> Iterator[None]:
             yield
         except Exception as error:
             if is_out_of_memory(error):
-                message = "Error: out of memory. Lower --batch-size or --internal-batch-size."
+                message = (
+                    "Error: out of memory. Lower --batch-size, --internal-batch-size or --size."
+                )
             elif isinstance(error, USER_ERRORS):
                 message = f"Error: {error}"
             else:

@@ -18,6 +18,9 @@ from captum_lie.metrics import METRIC_NAMES
 from captum_lie.models import check_runs, has_untrained_twin, load_model
 from captum_lie.preprocessing import ImageFolder, Normalized
 
+#: Of ``--size``: an image that large takes 3 GB.
+LARGEST_SIDE = 2**14
+
 
 def parse_groups(
     names: str, interpolation: InterpolationName, border: BorderName | None
@@ -67,7 +70,7 @@ def find_models(
 
 
 def check_models(models: dict[str, nn.Module], batches: Iterable[Tensor]) -> None:
-    """Run each model once on the first image, before the work begins."""
+    """Run each model once on the first images, before the work begins."""
     first = next(iter(batches))
     for name, model in models.items():
         check_runs(name, model, first)
@@ -108,7 +111,10 @@ def parse_size(size: str | None) -> tuple[int, int] | None:
     parts = size.lower().split("x")
     if not all(p.isdigit() and int(p) > 0 for p in parts) or len(parts) > 2:
         raise InvalidValueError(f"--size takes HxW such as 224x224, or one number; got {size!r}.")
-    return int(parts[0]), int(parts[-1])
+    height, width = int(parts[0]), int(parts[-1])
+    if max(height, width) > LARGEST_SIDE:
+        raise InvalidValueError(f"--size goes up to {LARGEST_SIDE} pixels a side; got {size!r}.")
+    return height, width
 
 
 def parse_normalisation(
@@ -134,8 +140,8 @@ def choose_device(device: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-        torch.empty(1, device=found)
+        torch.empty(1, device=found).cpu()  # a meta tensor has no values
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0].split(". ")[0]
         raise InvalidValueError(f"Device {device!r} cannot be used: {reason}") from error
     return found

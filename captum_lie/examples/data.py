@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captum_lie.errors import InvalidValueError
+from captum_lie.errors import DamagedFileError, InvalidValueError
 
 CLASSES: tuple[str, ...] = (
     "brick",
@@ -40,9 +40,9 @@ def read_shipped(name: str) -> bytes:
         ) from error
 
 
-def corrupt(name: str, why: object) -> RuntimeError:
+def corrupt(name: str, why: object) -> DamagedFileError:
     """The error for a shipped file that is there but cannot be used."""
-    return RuntimeError(
+    return DamagedFileError(
         f"the example file {name!r} is damaged or from another version ({why}); "
         "reinstall captum-lie"
     )

@@ -17,7 +17,7 @@ from captum_lie._captum import (
     progress,
     select_targets,
 )
-from captum_lie._data import images_of, to_model
+from captum_lie._data import images_of, labels_of, to_model
 from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
 from captum_lie.attribution.local_equivariance_error import softmax
 from captum_lie.derivative import OutputFn, lie_derivatives, tangent_basis
@@ -27,7 +27,7 @@ from captum_lie.layerwise.fluxes import Recording, recorded
 from captum_lie.layerwise.probes import NormEstimate, squared_norms
 from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.layerwise.totals import totals
-from captum_lie.layerwise.tracing import Overrides, check_overrides
+from captum_lie.layerwise.tracing import Overrides, check_overrides, check_whole
 from captum_lie.layerwise.tree import rows_of, self_contributions
 
 Measure = Literal["aligned", "norm", "target"]
@@ -55,7 +55,8 @@ class LayerwiseEquivarianceError:
         model: a module in evaluation mode that takes images and returns class scores.
         output_fn: applied to the output; softmax by default, None for none.
         layouts: overrides by module name: a layout for both sides, or ``(input, output)`` with None
-            for what should be inferred.
+            for what should be inferred. Those of the model itself are fixed: an image in, and an
+            output that stays put.
 
     Example:
         >>> from captum_lie.examples import load_images, load_model
@@ -80,6 +81,7 @@ class LayerwiseEquivarianceError:
         self.output_fn = output_fn
         self.layouts = dict(layouts or {})
         check_overrides(model, self.layouts)
+        check_whole(self.layouts)
 
     @overload
     def attribute(  # type: ignore[overload-overlap]
@@ -134,11 +136,12 @@ class LayerwiseEquivarianceError:
                 ``target`` also checks several groups with one forward-mode tangent, a random
                 combination of them, and with one for each only where that one disagrees.
             measure: ``"aligned"``, ``"norm"`` or ``"target"``.
-            target: the output for ``measure="target"``, as anywhere in Captum (before
-                ``output_fn`` is undone: it selects from ``output_fn``'s result).
+            target: the output for ``measure="target"``, as anywhere in Captum. It selects from
+                the result of ``output_fn``: by default a class's probability, not its score.
             additional_forward_args: passed on after the inputs.
             n_probes: for ``norm``: estimate with so many backward passes instead of exactly.
-            tolerance: for ``norm``: probe until every leaf's standard error is below this.
+            tolerance: for ``norm``: probe until every leaf's standard error is below this, at most
+                ``n_probes`` times.
             seed, first_index: determine each example's probes, independently of batching.
             internal_batch_size: at most so many examples at a time.
 
@@ -152,6 +155,8 @@ class LayerwiseEquivarianceError:
         one_of("measure", measure, MEASURES)
         if measure == "target" and target is None:
             raise InvalidValueError("measure='target' needs target=, the output to explain.")
+        if measure != "target" and target is not None:
+            raise InvalidValueError(f"target belongs to measure='target', not {measure!r}.")
         if measure != "norm" and (n_probes is not None or tolerance is not None):
             raise InvalidValueError(
                 f"n_probes and tolerance belong to measure='norm', not {measure!r}."
@@ -181,6 +186,7 @@ class LayerwiseEquivarianceError:
         groups: GroupLike | Sequence[GroupLike] = DEFAULT_GROUP,
         measure: Measure = "aligned",
         *,
+        target: int | tuple[int, ...] | Literal["label"] | None = None,
         n_probes: int | None = None,
         tolerance: float | None = None,
         seed: int = 0,
@@ -194,7 +200,9 @@ class LayerwiseEquivarianceError:
             loader: yields images ``[N, C, H, W]``, or tuples whose first member they are. Batches
                 are moved to the model's device.
             groups: groups or their names; ``"all"`` for every one.
-            measure: ``"aligned"`` or ``"norm"``.
+            measure: ``"aligned"``, ``"norm"`` or ``"target"``.
+            target: for ``target``: one output for all images, or ``"label"`` for each image's
+                own class, which the loader gives as the second member of its tuples.
             n_probes, tolerance, seed, internal_batch_size: see :meth:`attribute`.
             show_progress: show a progress bar, labelled ``description``.
 
@@ -202,19 +210,28 @@ class LayerwiseEquivarianceError:
             A result for each group; its table gives means over the images and standard errors.
 
         Raises:
-            ValueError: no images, or a model whose calls differ from batch to batch.
+            TypeError, ValueError: as for :meth:`attribute`; no images, labels that are no classes,
+                or a model whose calls differ from batch to batch.
         """
+        is_label = isinstance(target, str) and target == "label"
+        if not is_label and not isinstance(target, int | tuple | None):
+            raise InvalidTypeError(
+                "target must be one output for all images, or 'label' for each image's own from "
+                f"the loader; got {type(target).__name__}."
+            )
         resolved = get_groups(groups)
         parts: list[list[LayerwiseResult]] = []
         seen = 0
         total = len(loader) if isinstance(loader, Sized) else None
         for batch in progress(loader, description, total, show_progress):
             images = to_model(self.model, images_of(batch))
+            chosen: Any = labels_of(batch).to(images.device) if is_label else target
             parts.append(
                 self.attribute(
                     images,
                     resolved,
                     measure,
+                    chosen,
                     n_probes=n_probes,
                     tolerance=tolerance,
                     seed=seed,

@@ -85,7 +85,9 @@ def squared_norms(
         recording: the model, evaluated.
         groups: G groups, served by the same backward passes.
         n_probes: backward passes to spend; None means exact, or as many as the tolerance needs.
-        tolerance: stop when every leaf's standard error is below this (in units of ``‖C‖² / dim``).
+        tolerance: stop when every leaf's standard error is below this (in units of ``‖C‖² / dim``),
+            or at ``n_probes``; without them, where as many passes as outputs do not get there, the
+            norms are computed exactly.
         seed, first_index: determine each example's probes, independently of batching.
         top: how many of the most probable outputs to take exactly; by default half of the probes.
         mode: how to compute exact norms. By default whichever is estimated to cost less; reverse
@@ -149,6 +151,9 @@ def squared_norms(
             worst = total.stderr()[leaves.to(total.mean.device)].nan_to_num().max()
             if worst / outputs < tolerance:
                 break
+    else:
+        if tolerance is not None and n_probes is None:  # exactly takes no more passes than that
+            return squared_norms(recording, groups, mode=mode)
     zero = exact_part[0] * 0 if exact_part else total.mean * 0
     base, own_base = exact_part if exact_part else (zero, zero)
     if not limit:

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from captum_lie._validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.layouts import TRIVIAL, UNKNOWN, Evidence, Layout, infer
+from captum_lie.layouts import NCHW, TRIVIAL, UNKNOWN, Evidence, Layout, infer
 
 Side = Literal["input", "output"]
 
@@ -119,6 +119,20 @@ def check_overrides(model: nn.Module, layouts: Mapping[str, object]) -> None:
             )
 
 
+def check_whole(layouts: Overrides) -> None:
+    """The model itself takes images and returns what stays put: totals are of such a function."""
+    given = layouts.get("")
+    sides = given if isinstance(given, tuple) else (given, given)
+    for what, layout, fixed in zip(("input", "output"), sides, (NCHW, TRIVIAL), strict=True):
+        if layout not in (None, fixed):
+            raise InvalidValueError(
+                f"The {what} of the model itself has the layout {fixed}, which cannot be changed; "
+                f"got {layout} for ''. If the output is an image that should move with the input, "
+                "let the model end in a mean over its pixels, or measure it as a whole with "
+                "LocalEquivarianceError(model, output_layout='image').score."
+            )
+
+
 class Trace:
     """The calls of one evaluation, in the order in which they began."""
 
@@ -190,7 +204,7 @@ class Trace:
                 )
             return override
         if call.parent is None:  # the model itself: an image in, class scores out
-            return Layout("nchw") if side == "input" else TRIVIAL
+            return NCHW if side == "input" else TRIVIAL
         known = self._layouts.get(id(x))
         if known is None and side == "output":
             known = next((b.layout for b in call.inputs if b.original.shape == x.shape), None)

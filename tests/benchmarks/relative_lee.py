@@ -71,15 +71,19 @@ def main() -> None:
             for image in batch.split(1):
                 model(image)
 
+        def score(method: LocalEquivarianceError = method, batch: Tensor = batch) -> Tensor:
+            return method.score(batch)
+
+        def control(method: LocalEquivarianceError = method, batch: Tensor = batch) -> Tensor:
+            return method.control_score(batch, n_probes=options.probes)
+
+        def evaluate(method: LocalEquivarianceError = method, batch: Tensor = batch) -> object:
+            return method.evaluate([batch], n_probes=options.probes)
+
         before = resource.getrusage(resource.RUSAGE_SELF)
         costs = compare(
-            {
-                "batch": at_once,
-                "loop": one_by_one,
-                "score": lambda m=method, b=batch: m.score(b),
-                "control": lambda m=method, b=batch: m.control_score(b, n_probes=options.probes),
-                "evaluate": lambda m=method, b=batch: m.evaluate([b], n_probes=options.probes),
-            },
+            {"batch": at_once, "loop": one_by_one, "score": score, "control": control,
+             "evaluate": evaluate},
             options.repeats,
         )  # fmt: skip
         after = resource.getrusage(resource.RUSAGE_SELF)

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -290,7 +291,20 @@ def test_the_table_is_the_mean_over_examples() -> None:
     assert table["stderr"][3] == pytest.approx((result.contributions[3].std() / 2).item())
     assert table["module"][0] == ""
     assert table["depth"].tolist()[:2] == [0, 1]
-    result.plot()
+
+
+def test_the_plot_shows_the_self_contributions_and_their_standard_errors() -> None:
+    result = LayerwiseEquivarianceError(build("resnet")).attribute(images(4), "rotation")
+    axes: Any = result.plot().axes[0]
+    own = result.self_contributions
+    shown = own[[i for i, row in enumerate(result.rows) if row.is_leaf or own[i].any()]]
+    assert len(axes.patches) == len(shown) > 8
+    for bar, mean in zip(axes.patches, shown.mean(1), strict=True):
+        assert bar.get_height() == pytest.approx(mean.item())
+    (errors,) = (c for c in axes.collections if isinstance(c, LineCollection))
+    for (low, high), values in zip(errors.get_segments(), shown, strict=True):
+        assert high[1] - low[1] == pytest.approx(2 * values.std().item() / 2)  # ± std / √4
+    assert axes.get_title(loc="left") == "rotation (aligned)"
 
 
 def test_evaluate_averages_over_a_loader(capfd: pytest.CaptureFixture[str]) -> None:
@@ -302,6 +316,60 @@ def test_evaluate_averages_over_a_loader(capfd: pytest.CaptureFixture[str]) -> N
     torch.testing.assert_close(streamed.contributions, whole.contributions)
     with pytest.raises(ValueError, match="no images"):
         method.evaluate([])
+
+
+def test_evaluate_explains_one_output_or_each_images_own() -> None:
+    model, x = build("resnet"), images(5)
+    labels = torch.tensor([1, 0, 3, 3, 2])
+    method = LayerwiseEquivarianceError(model)
+    batches = [(x[:2], labels[:2]), (x[2:], labels[2:].tolist(), "more")]
+    cases: list[tuple[Any, Any]] = [("label", labels), (3, 3), ((3,), (3,))]
+    for target, at_once in cases:
+        (streamed,) = method.evaluate(batches, "rotation", "target", target=target)
+        whole = method.attribute(x, "rotation", "target", target=at_once)
+        torch.testing.assert_close(streamed.contributions, whole.contributions)
+        torch.testing.assert_close(streamed.total, whole.total)
+        assert complete(streamed, 1e-12)
+    by_label = method.evaluate(batches, "rotation", "target", target="label")[0].total
+    expected = lie_derivative(lambda x: model(x).softmax(1), x, "rotation")[range(5), labels]
+    torch.testing.assert_close(by_label, expected.detach())
+
+
+@pytest.mark.parametrize(
+    ("batch", "target", "error", "message"),
+    [
+        (lambda x: x, None, ValueError, "needs target="),
+        (lambda x: x, "label", TypeError, r"must yield \(images, labels\).*got NoneType"),
+        (lambda x: (x, torch.rand(2)), "label", TypeError, "whole numbers.*got torch.float32"),
+        (lambda x: (x, ["cat", "dog"]), "label", TypeError, "whole numbers.*got list"),
+        (lambda x: (x, torch.zeros(3).long()), "label", ValueError, r"shape \(2,\); got \(3,\)"),
+        (lambda x: x, [0, 1], TypeError, "'label' for each image's own.*got list"),
+        (lambda x: x, torch.tensor(1), TypeError, "got Tensor"),
+        (lambda x: x, "labels", TypeError, "'label' for each.*got str"),
+    ],
+)
+def test_targets_that_cannot_be_evaluated(
+    batch: Any, target: Any, error: type[Exception], message: str
+) -> None:
+    method = LayerwiseEquivarianceError(build("resnet"))
+    with pytest.raises(error, match=message):
+        method.evaluate([batch(images())], measure="target", target=target)
+
+
+@pytest.mark.parametrize(
+    ("layouts", "message"),
+    [
+        ((None, NCHW), "output of the model.*layout trivial.*got nchw.*output_layout='image'"),
+        (NHWC, "input of the model.*layout nchw.*got nhwc"),
+        (UNKNOWN, "got unknown"),
+    ],
+)
+def test_the_model_itself_has_fixed_layouts(layouts: Any, message: str) -> None:
+    """The total is that of an output that stays put: no other could be summed to."""
+    with pytest.raises(ValueError, match=message):
+        LayerwiseEquivarianceError(build("dense"), output_fn=None, layouts={"": layouts})
+    same = LayerwiseEquivarianceError(build("resnet"), layouts={"": (NCHW, TRIVIAL)})
+    assert complete(same.attribute(images()), 1e-12)
 
 
 def test_downsampling_carries_more_of_the_translation_error_without_blur() -> None:
@@ -351,6 +419,8 @@ Method: Any = LayerwiseEquivarianceError  # untyped, to call it wrongly
          "Unknown measure 'l2'"),
         (lambda m, x: Method(m).attribute(x, measure="target"), ValueError,
          "needs target="),
+        (lambda m, x: Method(m).attribute(x, target=1), ValueError,
+         "target belongs to measure='target'"),
         (lambda m, x: Method(m).attribute(x, n_probes=8), ValueError,
          "belong to measure='norm'"),
         (lambda m, x: Method(m).attribute(x, measure="norm", n_probes=2),

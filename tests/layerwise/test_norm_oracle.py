@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from captum_lie import get_group, lie_derivative
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.fluxes import Recording, recorded
 from captum_lie.layerwise.forward_norms import contribution_vectors
-from captum_lie.layerwise.probes import squared_norms
+from captum_lie.layerwise.probes import ROUND, squared_norms
 from tests.toy_models import Applied, ReverseOnly, WrongBackward, build, images
 
 GROUPS = ["translation_x", "rotation", "brightness"]
@@ -160,6 +161,56 @@ def test_probes_are_unbiased_and_their_standard_errors_cover(outputs: int, probe
         for width, nominal in ((1.0, 0.683), (2.0, 0.954)):
             covered = ((values - truth).abs() <= width * stderr).double().mean(1)
             assert covered == pytest.approx(nominal, abs=0.05)
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """An entry for every backward pass."""
+    seen: list[None] = []
+    contributions = Recording.contributions
+
+    def counted(self: Recording, *args: Any) -> Tensor:
+        seen.append(None)
+        return contributions(self, *args)
+
+    monkeypatch.setattr(Recording, "contributions", counted)
+    return seen
+
+
+def test_a_tolerance_stops_the_probing_as_soon_as_it_is_met(passes: list[None]) -> None:
+    model, x = classifier(400, 3.0)
+    method = LayerwiseEquivarianceError(model)
+    truth = method.attribute(x, "rotation", "norm").contributions
+    leaves = [1, 2, 3]  # convolution, activation and pooling: the others are exactly zero
+    spent = []
+    for share in (0.3, 0.15, 0.09):
+        tolerance = share * truth[leaves].max().item()
+        passes.clear()
+        result = method.attribute(x, "rotation", "norm", tolerance=tolerance, seed=3)
+        spent.append(len(passes))
+        assert result.stderr is not None
+        assert 0 < result.stderr[leaves].max() < tolerance
+        assert ((result.contributions - truth)[leaves].abs() < 5 * tolerance).all()
+        # Eight signs fewer would not have been enough.
+        with recorded(model, (x,), output_fn=softmax) as recording:
+            group = [get_group("rotation")]
+            sooner = squared_norms(recording, group, spent[-1] - ROUND, top=ROUND, seed=3)
+        assert spent[-1] == 2 * ROUND or sooner.stderr[leaves].max() / 400 > tolerance
+    assert 2 * ROUND == spent[0] < spent[1] < spent[2] < 200
+
+
+def test_probing_ends_at_its_limit_and_without_one_in_exact_norms(passes: list[None]) -> None:
+    model, x = classifier(40, 10.0)
+    method = LayerwiseEquivarianceError(model)
+    truth = method.attribute(x, "rotation", "norm")
+    passes.clear()
+    limited = method.attribute(x, "rotation", "norm", tolerance=1e-30, n_probes=20)
+    assert len(passes) == 20
+    assert limited.stderr is not None
+    assert limited.stderr.nansum() > 1e-30
+    exact = method.attribute(x, "rotation", "norm", tolerance=1e-30)
+    assert "exact" in exact.method
+    torch.testing.assert_close(exact.contributions, truth.contributions)
 
 
 def gaussian(recording: Recording, group: str, probes: int, seed: int) -> Tensor:

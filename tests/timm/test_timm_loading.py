@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,10 @@ from typer.testing import CliRunner
 
 timm = pytest.importorskip("timm")
 
+from captum_lie import LayerwiseEquivarianceError
 from captum_lie.cli.application import app
+from captum_lie.errors import UserError
+from captum_lie.layouts import inference
 from captum_lie.models import load_model
 from captum_lie_timm import load
 
@@ -44,6 +50,9 @@ def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "bad.pth").write_bytes(b"not weights")
     with pytest.raises(RuntimeError, match=r"Could not load resnet10t with the checkpoint"):
         load("resnet10t", checkpoint=tmp_path / "bad.pth")
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other.pth: Error.* for ResNet: (Miss|Unexp).{,200} Give"):
+        load("resnet10t", checkpoint=tmp_path / "other.pth")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
 
@@ -72,3 +81,88 @@ def test_measure_a_timm_model(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "resnet10t (untrained)" in (tmp_path / "out" / "lee.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "timm.models.swin_transformer.SwinTransformerBlock",  # a class within a rule
+        "timm.layers.patch_embed.PatchEmbed",  # one that a rule belongs to
+        "timm.models.mvitv2",  # a whole module
+        "timm.models.inception_v3",
+    ],
+)
+def test_a_class_that_timm_lacks_costs_its_rule_alone(
+    lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another version of timm may have it: renamed, or in another module."""
+    forget("captum_lie_timm", monkeypatch)
+    for rules in ("_INPUT_RULES", "_OUTPUT_RULES", "_INSIDE_RULES"):
+        known = getattr(inference, rules)
+        ours = {cls: rule for cls, rule in known.items() if not cls.__module__.startswith("timm")}
+        assert len(ours) < len(known)
+        monkeypatch.setattr(inference, rules, ours)
+    module, _, name = lost.rpartition(".")
+    if name[0].isupper():
+        monkeypatch.delattr(sys.modules[module], name)
+    else:
+        monkeypatch.setitem(sys.modules, lost, None)  # as if it were not there
+    with pytest.warns(UserWarning, match="captum_lie_timm has a layout rule") as caught:
+        importlib.import_module("captum_lie_timm")
+    (message,) = (str(w.message) for w in caught)
+    assert f"has no {lost.removeprefix('timm.')}, for which" in message
+    model = load_model("test_vit", pretrained=False)
+    result = LayerwiseEquivarianceError(model).attribute(torch.rand(1, 3, 160, 160))
+    assert result.resolved_share == 1
+    kept = {cls.__name__ for cls in inference._INSIDE_RULES}
+    assert {"NestLevel", "TNT", "WindowAttention"} <= kept
+
+
+def forget(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a package be imported afresh, until the end of a test."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+
+
+def failing(error: Exception) -> Any:
+    """A finder of modules for which timm is not there, or broken."""
+
+    class Finder:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "timm":
+                raise error
+
+    return Finder()
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "untold"),
+    [
+        (ModuleNotFoundError("No module named 'timm'", name="timm"),
+         "timm is not installed: pip install 'captum-lie[timm]'", "bug"),
+        (ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
+         "fails to import (ModuleNotFoundError: No module named 'torchvision')", "not installed"),
+        (ImportError("cannot import name 'is_model' from 'timm'", name="timm"),
+         "fails to import (ImportError: cannot import name 'is_model'", "not installed"),
+        (RuntimeError("operator torchvision::nms does not exist"),
+         "fails to import (RuntimeError: operator torchvision::nms", "not installed"),
+    ],
+)  # fmt: skip
+def test_not_installed_is_told_from_fails_to_import(
+    error: Exception, told: str, untold: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget("timm", monkeypatch)
+    forget("captum_lie_timm", monkeypatch)
+    monkeypatch.setattr(sys, "meta_path", [failing(error), *sys.meta_path])
+    arguments = ["measure", "--model", "resnet10t", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    message = " ".join(result.stderr.split())
+    assert "No model 'resnet10t'. Embedded: cnn" in message
+    assert told in message
+    assert untold not in message
+    assert "Traceback" not in message
+    found = CliRunner().invoke(app, ["--debug", *arguments])
+    assert f"{type(error).__name__}: {error}" in found.stderr.partition("The above exception")[0]
+    assert load_model("cnn") is not None
