@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -58,7 +59,7 @@ def describe(
         _check_external(file, external, file_bytes)
         _check_sizes(model, every, memory)
     inputs, outputs = _inputs(model.graph), [_value(v) for v in model.graph.output]
-    _check_image_input(inputs)
+    _check_image_input(inputs, memory if checked else None)
     ops = Counter(node.op_type for node in every)
     quantisation = _quantisation(ops, every, model)
     return {
@@ -259,13 +260,15 @@ def _value(value: Any) -> dict[str, Any]:
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     except (KeyError, TypeError, ValueError):
         dtype = "unknown"
+    # A size of zero or less is how some exporters write that any will do.
     shape: list[int | str] = [
-        d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
+        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or "?"
+        for d in tensor.shape.dim
     ]
     return {"name": value.name, "dtype": dtype, "shape": shape}
 
 
-def _check_image_input(inputs: list[dict[str, Any]]) -> None:
+def _check_image_input(inputs: list[dict[str, Any]], memory: int | None) -> None:
     if len(inputs) != 1:
         names = ", ".join(f"{v['name']} {v['dtype']} {v['shape']}" for v in inputs) or "none"
         raise Refused(f"it must have exactly one input, images; it has {len(inputs)}: {names}")
@@ -279,6 +282,13 @@ def _check_image_input(inputs: list[dict[str, Any]]) -> None:
         raise Refused(
             f"its input {value['name']!r} must take image batches of rank 4; it declares "
             f"{value['shape']}"
+        )
+    sizes = [d for d in value["shape"] if isinstance(d, int)]
+    needed = math.prod(sizes) * np.dtype(value["dtype"]).itemsize
+    if memory is not None and needed > memory:
+        raise Refused(
+            f"its input {value['name']!r} declares {value['shape']}, {needed} bytes a batch, more "
+            f"than the {memory} allowed"
         )
 
 
