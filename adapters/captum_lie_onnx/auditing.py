@@ -177,7 +177,11 @@ def audit(
             "size": list(pictures.shape[-2:]),
             "preprocessing": {
                 **asdict(taken),
-                "from": "file" if subject.model.stated else "caller" if preprocessing else "assumed",
+                "from": "file"
+                if subject.model.stated
+                else "caller"
+                if preprocessing
+                else "assumed",
             },
             "groups": [g.name for g in plan.groups],
             "metrics": list(plan.metrics),

@@ -154,7 +154,10 @@ def scores(
         TypeError, ValueError: not one finite row of scores per image.
     """
     parts = images.split(batch_size)
-    rows = [class_scores(call(model, x)) for x in progress(parts, description, len(parts), show_progress)]
+    rows = [
+        class_scores(call(model, x))
+        for x in progress(parts, description, len(parts), show_progress)
+    ]
     found = torch.cat(rows)
     if found.ndim != 2:
         raise InvalidValueError(

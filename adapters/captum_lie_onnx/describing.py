@@ -62,7 +62,7 @@ def describe(
     _check_image_input(inputs, memory if checked else None)
     ops = Counter(node.op_type for node in every)
     quantisation = _quantisation(ops, every, model)
-    return {
+    found = {
         "ir_version": model.ir_version,
         "opset": {o.domain or "ai.onnx": o.version for o in model.opset_import},
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
@@ -80,6 +80,16 @@ def describe(
         "metadata": {p.key: p.value for p in model.metadata_props},
         "external_files": sorted({location for _, location, _, _ in external}),
     }
+    if _has_bytes(found):
+        raise Refused("it is damaged: a name in it is no text (UTF-8)")
+    return found
+
+
+def _has_bytes(value: Any) -> bool:
+    """Whether protobuf could not decode some text, which it then gives as bytes."""
+    if isinstance(value, dict):
+        return any(_has_bytes(v) for v in (*value, *value.values()))
+    return any(map(_has_bytes, value)) if isinstance(value, list) else isinstance(value, bytes)
 
 
 def _parse(file: Path) -> ModelProto:

@@ -20,9 +20,9 @@ Size = tuple[int, int]
 
 #: The embedded images, in place of a folder.
 BUILTIN = "builtin"
-#: Share of red, green and blue in grey (ITU-R 601), as image files are read.
+#: Shares of red, green and blue in grey (ITU-R 601), as image files are read.
 _LUMA = (0.299, 0.587, 0.114)
-#: Copies of a batch that measuring makes: moved, where to read it, normalised, as the graph takes it.
+#: Copies of a batch while it is measured: moved, where to read it, normalised, as the graph takes it.
 _COPIES = 4
 
 
@@ -53,7 +53,7 @@ class Wanted:
             Traceback (most recent call last):
             captum_lie.errors.InvalidValueError: 2 images of 2147483648x2147483648 pixels and the \
 copies that measuring makes need more than the 0.000977 GiB allowed. Use fewer (--limit), smaller \
-ones (--size) or smaller batches (--batch-size), or raise the limit (--memory) if you trust the file.
+ones (--size) or smaller batches (--batch-size), or raise the limit (--memory).
         """
         height, width = size
         needed = (n + _COPIES * self.batch) * (self.channels or 3) * height * width * 4
@@ -62,7 +62,7 @@ ones (--size) or smaller batches (--batch-size), or raise the limit (--memory) i
                 f"{n} images of {height}x{width} pixels and the copies that measuring makes need "
                 f"more than the {self.memory / 2**30:.3g} GiB allowed. Use fewer (--limit), "
                 "smaller ones (--size) or smaller batches (--batch-size), or raise the limit "
-                "(--memory) if you trust the file."
+                "(--memory)."
             )
 
 
@@ -134,12 +134,12 @@ def _embedded(wanted: Wanted, limit: int | None) -> AuditImages:
     return AuditImages(images.clamp(0, 1))
 
 
-def _folder(
-    source: Path, wanted: Wanted, limit: int | None, max_unreadable: float
-) -> AuditImages:
+def _folder(source: Path, wanted: Wanted, limit: int | None, max_unreadable: float) -> AuditImages:
     notes = []
     # Files with other numbers of channels refuse what they get, and say what they want.
-    folder = ImageFolder(source, wanted.size, limit=limit, channels=1 if wanted.channels == 1 else 3)
+    folder = ImageFolder(
+        source, wanted.size, limit=limit, channels=1 if wanted.channels == 1 else 3
+    )
     if folder.size is None:
         sizes = _sizes(folder.paths)
         folder.size = (min((h for h, _ in sizes), default=1), min((w for _, w in sizes), default=1))

@@ -37,6 +37,7 @@ class IsolatedSession:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.path, self.limits = path, limits
+        self._spent = 0.0
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(_SCRIPT), str(limits.memory)],
             stdin=subprocess.PIPE,
@@ -103,14 +104,18 @@ class IsolatedSession:
     ) -> tuple[Header, list[Array]]:
         if not self._finalizer.alive:
             raise OnnxModelError(f"The process that ran {self.path} has ended: open it again.")
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
+        left = self.limits.total_seconds - self._spent
+        deadline = began + min(seconds, left)
         try:
             self._send(pack({"verb": verb, **request}, arrays or []), deadline)
             header, found = self._receive(deadline)
         except TimeoutError:
             self.close()
+            total = f"{self.limits.total_seconds:g} s allowed in all"
             raise OnnxModelError(
-                f"{self.path}: {_DOING[verb]} took more than the {seconds:g} s allowed. "
+                f"{self.path}: {_DOING[verb]} took more than the "
+                f"{total if left < seconds else f'{seconds:g} s allowed'}. "
                 "Raise the limit if you trust the file."
             ) from None
         except (EOFError, BrokenPipeError, ConnectionError):
@@ -123,6 +128,8 @@ class IsolatedSession:
         except BaseException:
             self.close()  # half a message may lie in the pipes
             raise
+        finally:
+            self._spent += time.monotonic() - began
         if "error" in header:
             raise OnnxModelError(_explained(self.path, verb, header, self.limits))
         return header, found

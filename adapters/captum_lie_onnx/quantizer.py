@@ -1,7 +1,8 @@
 """Quantise an ONNX file: a script that runs in a child process, on its own.
 
-Usage: ``python quantizer.py SOURCE RESULT MODE MEMORY REDUCE_RANGE [CALIBRATION.npy]``. onnxruntime's
-quantiser parses the file, which may be hostile: the parent only sees the exit status.
+Usage: ``python quantizer.py SOURCE RESULT MODE MEMORY REDUCE_RANGE [CALIBRATION.npy]``, where
+REDUCE_RANGE is 0 or 1. onnxruntime's quantiser parses the file, which may be hostile: the parent
+only sees the exit status.
 """
 
 from __future__ import annotations

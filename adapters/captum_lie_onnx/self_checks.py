@@ -11,7 +11,6 @@ from torch import Tensor
 
 from captum_lie_onnx.behaviour import Array, scores
 from captum_lie_onnx.cpu import Capabilities
-from captum_lie_onnx.scores import class_scores
 from captum_lie_onnx.subjects import OnnxSubject
 from captum_lie_onnx.thresholds import Check, check, untold
 
@@ -65,9 +64,7 @@ def self_checks(
             exact = scores(subject.model, chosen, batch_size)
         checks += saturation(_largest(exact, expected) / largest, cpu, thresholds)
     if subject.derivative is not None:
-        found = torch.cat(
-            [class_scores(subject.derivative(x)[0]) for x in chosen.split(batch_size)]
-        )
+        found = torch.cat([subject.derivative(x)[0] for x in chosen.split(batch_size)])
         wanted = subject.derivative.output_fn(torch.from_numpy(expected.copy()))
         checks += check(
             thresholds,

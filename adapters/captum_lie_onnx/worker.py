@@ -40,9 +40,7 @@ class Session:
             saturate (``session.x64quantprecision``); elsewhere it changes nothing.
     """
 
-    def __init__(
-        self, path: str, threads: int, optimization: str, precise: bool = False
-    ) -> None:
+    def __init__(self, path: str, threads: int, optimization: str, precise: bool = False) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -76,13 +74,6 @@ class Session:
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"the output {output!r} is no tensor of numbers")
         return found
-
-
-def write(stream: BinaryIO, header: Header, arrays: list[Array]) -> None:
-    """Send a header and arrays."""
-    for piece in pack(header, arrays):
-        stream.write(piece)
-    stream.flush()
 
 
 def pack(header: Header, arrays: list[Array]) -> list[bytes | memoryview]:
@@ -142,19 +133,16 @@ def serve(memory: int, stdin: BinaryIO, stdout: BinaryIO) -> None:
         except EOFError:
             return
         try:
-            header, found = answer(state, request, arrays)
+            pieces = pack(*answer(state, request, arrays))
         except MemoryError:
-            header, found = {"error": "it needs more memory than allowed", "kind": "memory"}, []
+            pieces = pack({"error": "it needs more memory than allowed", "kind": "memory"}, [])
         except Exception as error:
             refused = type(error).__name__ == "Refused"
-            header, found = (
-                {
-                    "error": str(error) if refused else f"{type(error).__name__}: {error}",
-                    "kind": "refused" if refused else "error",
-                },
-                [],
-            )
-        write(stdout, header, found)
+            text = str(error) if refused else f"{type(error).__name__}: {error}"
+            pieces = pack({"error": text, "kind": "refused" if refused else "error"}, [])
+        for piece in pieces:
+            stdout.write(piece)
+        stdout.flush()
 
 
 def _beside(name: str) -> Any:
