@@ -41,8 +41,8 @@ def print_report(report: AuditReport) -> None:
 def _behaviour_table(report: AuditReport) -> Table:
     behaviours = [b for b in (report.candidate, report.reference) if b is not None]
     table = Table(
-        title=f"How {report.candidate.name} behaves on {len(report.candidate.outputs)} images: LEE, "
-        "and answers that change",
+        title=f"How {report.candidate.name} behaves on {len(report.candidate.outputs)} images: "
+        "LEE, and answers that change",
         title_justify="left",
         box=None,
     )

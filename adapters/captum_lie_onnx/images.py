@@ -22,7 +22,7 @@ Size = tuple[int, int]
 BUILTIN = "builtin"
 #: Shares of red, green and blue in grey (ITU-R 601), as image files are read.
 _LUMA = (0.299, 0.587, 0.114)
-#: Copies of a batch while it is measured: moved, where to read it, normalised, as the graph takes it.
+#: Copies of a batch while it is measured: moved, where it is read, normalised, as the graph has it.
 _COPIES = 4
 
 
