@@ -270,9 +270,9 @@ def _value(value: Any) -> dict[str, Any]:
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     except (KeyError, TypeError, ValueError):
         dtype = "unknown"
-    # A size of zero or less is how some exporters write that any will do.
+    # A negative size is how some exporters write that any will do, and onnxruntime takes it so.
     shape: list[int | str] = [
-        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or "?"
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param or "?"
         for d in tensor.shape.dim
     ]
     return {"name": value.name, "dtype": dtype, "shape": shape}
@@ -293,6 +293,8 @@ def _check_image_input(inputs: list[dict[str, Any]], memory: int | None) -> None
             f"its input {value['name']!r} must take image batches of rank 4; it declares "
             f"{value['shape']}"
         )
+    if 0 in value["shape"]:
+        raise Refused(f"its input {value['name']!r} declares {value['shape']}, which no image has")
     sizes = [d for d in value["shape"] if isinstance(d, int)]
     needed = math.prod(sizes) * np.dtype(value["dtype"]).itemsize
     if memory is not None and needed > memory:

@@ -53,8 +53,12 @@ def open_engine(
     threads = threads or os.cpu_count() or 1
     if limits is not None:
         isolated = IsolatedSession(path, limits)
-        description = isolated.describe()
-        return isolated, isolated.load(threads, optimization), description
+        try:
+            description = isolated.describe()
+            return isolated, isolated.load(threads, optimization), description
+        except BaseException:
+            isolated.close()
+            raise
     try:
         description = describe(str(path), memory=0, file_bytes=0, domains=[], checked=False)
         session = Session(str(path), threads, optimization)
@@ -121,10 +125,24 @@ class OnnxModel:
         self._engine, self.outputs, self.description = open_engine(
             self.path, threads, optimization, limits
         )
+        try:
+            self._adapt(output, preprocessing, assumed, batch_size)
+        except BaseException:
+            self.close()
+            raise
+
+    def _adapt(
+        self,
+        output: str | None,
+        preprocessing: Preprocessing | Literal["metadata"] | None,
+        assumed: Preprocessing | None,
+        batch_size: int | None,
+    ) -> None:
+        """Settle what the graph takes and gives."""
         self.output = output or self.outputs[0]
         if self.output not in self.outputs:
             raise OnnxModelError(
-                f"{path} has no output {output!r}; it has {', '.join(self.outputs)}."
+                f"{self.path} has no output {output!r}; it has {', '.join(self.outputs)}."
             )
         (declared,) = self.description["inputs"]
         self._name: str = declared["name"]

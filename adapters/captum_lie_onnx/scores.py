@@ -17,9 +17,8 @@ def class_scores(output: Tensor) -> Tensor:
         >>> class_scores(torch.zeros(2, 1000, 1, 1)).shape, class_scores(torch.zeros(2, 1, 1)).shape
         (torch.Size([2, 1000]), torch.Size([2, 1]))
     """
-    while output.ndim > 2 and output.shape[-1] == 1:
-        output = output.squeeze(-1)
-    return output
+    trailing = output.shape[2:]
+    return output.flatten(1) if trailing and set(trailing) == {1} else output
 
 
 class ClassScores(nn.Module):

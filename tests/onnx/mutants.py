@@ -197,7 +197,19 @@ def _metadata(content: bytes, rng: random.Random) -> bytes:
     model = onnx.load_from_string(content)
     (found,) = (p for p in model.metadata_props if p.key == "captum_lie.preprocessing")
     about = json.loads(found.value)
-    odd = (None, [], [1], [-1, 2**62], [2**62, 2**62], [1, 1], "NHWC", "BGR", 1e308, {}, True)
+    odd: tuple[Any, ...] = (
+        None,
+        [],
+        [1],
+        [-1, 2**62],
+        [2**62, 2**62],
+        [1, 1],
+        "NHWC",
+        "BGR",
+        1e308,
+        {},
+        True,
+    )
     about[rng.choice(list(about))] = rng.choice(odd)
     about["included"] = rng.choice((True, False))
     texts = (json.dumps(about), json.dumps(about), "[" * 100_000, "NaN", json.dumps(about)[:-2])

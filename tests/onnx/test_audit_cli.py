@@ -69,13 +69,18 @@ def test_thresholds_from_file_and_flag(exported: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_quantize_makes_and_audits_the_variant(exported: Path, tmp_path: Path, mode: str) -> None:
-    result = run("audit", exported, "--quantize", mode, "--out", tmp_path, "--json", *QUICK)
-    assert result.exit_code in (0, 1), result.output
+    command = ["audit", exported, "--quantize", mode, "--out", tmp_path, "--json", *QUICK]
+    result = run(*command)
     report = json.loads(result.stdout)
+    failed = {c["name"] for c in report["checks"] if c["status"] == "fail"}
+    assert result.exit_code == (1 if failed else 0), result.output
+    assert "parity.max_relative" not in failed
     assert report["identity"]["quantisation"].startswith(mode)
     assert report["reference_identity"]["quantisation"] == "none"
     assert report["settings"]["thresholds"]["parity.max_relative"] == 0.1
     assert (tmp_path / f"cnn.int8-{mode}.onnx").is_file()
+    strict = run(*command, "--metrics", "eq_t", "--threshold", "parity.max_relative=0")
+    assert strict.exit_code == 1  # int8 never gives the very same scores
 
 
 def test_a_folder_of_images_and_unreadable_ones(exported: Path, tmp_path: Path) -> None:
