@@ -50,8 +50,8 @@ def _behaviour_table(report: AuditReport) -> Table:
     for behaviour in behaviours:
         table.add_column(behaviour.name, justify="right", overflow="fold", min_width=13)
     rows = [_shown(behaviour) for behaviour in behaviours]
-    for label, found in rows[0].items():
-        table.add_row(label, *(_cell(row.get(label, found)) for row in rows))
+    for label in rows[0]:
+        table.add_row(label, *(_cell(row[label]) if label in row else "" for row in rows))
     return table
 
 
