@@ -45,6 +45,10 @@ def _behaviour_table(report: AuditReport) -> Table:
         "LEE, and answers that change",
         title_justify="left",
         box=None,
+        caption="* The method's own error is more than a tenth of it: see the report."
+        if any(_coarse(r) for b in behaviours for r in b.lee)
+        else None,
+        caption_justify="left",
     )
     table.add_column("", no_wrap=True)
     for behaviour in behaviours:
@@ -71,9 +75,14 @@ def _shown(behaviour: Behaviour) -> dict[str, MetricResult]:
 
 
 def _cell(result: MetricResult) -> str:
+    """Value and standard error; a star where the method's own error is not small beside them."""
     if result.metric in _RATES:
         return f"{100 * result.value:.1f} ± {100 * result.stderr:.1f} %"
-    return f"{result.value:.3g} ± {result.stderr:.1g}"
+    return f"{result.value:.3g} ± {result.stderr:.1g}{' *' if _coarse(result) else ''}"
+
+
+def _coarse(result: MetricResult) -> bool:
+    return (result.error_bar or 0.0) > 0.1 * abs(result.value)
 
 
 def _verdict_table(report: AuditReport) -> Table:
