@@ -314,7 +314,7 @@ def test_memory_means_what_a_process_takes_beyond_its_start(tmp_path: Path) -> N
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "held\n"
     # Less than onnxruntime takes by itself: both child processes start and do their work.
-    small, path = Limits(memory=2**29), toy.good(tmp_path / "model.onnx")
+    small, path = Limits(memory=2**28), toy.good(tmp_path / "model.onnx")
     made = quantize(path, tmp_path / "int8.onnx", "static", IMAGES, limits=small)
     with OnnxModel(made, limits=small, threads=1) as model:
         assert model(IMAGES).shape == (3, 3)
