@@ -17,6 +17,8 @@ __all__ = ["EXTENSIONS", "ImageFolder", "Normalized", "read_image"]
 
 #: Endings of the files that :class:`ImageFolder` reads.
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+#: What Pillow calls an image of so many channels.
+_MODES = {1: "L", 3: "RGB"}
 
 
 class Normalized(nn.Module):
@@ -73,11 +75,15 @@ class Normalized(nn.Module):
         return output
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None) -> Tensor:
-    """An image file as RGB in [0, 1], ``[3, H, W]``, scaled to cover ``size`` and cropped to it.
+def read_image(path: Path, size: tuple[int, int] | None = None, channels: int = 3) -> Tensor:
+    """An image file in [0, 1], ``[C, H, W]``, scaled to cover ``size`` and cropped to it.
+
+    Args:
+        channels: 3 for RGB, 1 for grey (ITU-R 601 luma, 0.299 R + 0.587 G + 0.114 B).
 
     Raises:
         OSError: the file is not a readable image.
+        ValueError: another number of channels.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -87,25 +93,29 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Tensor:
         ...     read_image(path).shape, read_image(path, (2, 2))[:, 0, 0].tolist()
         (torch.Size([3, 4, 6]), [1.0, 0.0, 0.0])
     """
+    if channels not in _MODES:
+        raise InvalidValueError(f"Images are read with 1 or 3 channels; got channels={channels}.")
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            image = file.convert(_MODES[channels])
             if size is not None:
                 image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     # Pillow reports broken files by many exceptions, and bombs by one of its own.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise OSError(f"{path} is not a readable image: {error}") from error
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    pixels = np.array(image).reshape(image.height, image.width, channels)
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
 class ImageFolder:
-    """The images below a folder in batches ``[n, 3, H, W]``; unreadable files are skipped.
+    """The images below a folder in batches ``[n, C, H, W]``; unreadable files are skipped.
 
     Args:
         folder: searched recursively for image files, in the order of their names.
         size: ``(height, width)``; None keeps the images' own, which must then be the same.
         batch_size: images a batch.
         limit: use at most so many images, evenly spread over the folder.
+        channels: 3 for RGB, 1 for grey.
 
     Raises:
         FileNotFoundError, NotADirectoryError: no such folder.
@@ -126,6 +136,7 @@ class ImageFolder:
         size: tuple[int, int] | None = None,
         batch_size: int = 16,
         limit: int | None = None,
+        channels: int = 3,
     ) -> None:
         if not folder.exists():
             raise FileNotFoundError(f"There is no folder {folder}.")
@@ -139,6 +150,7 @@ class ImageFolder:
         self.paths = paths
         self.size = size
         self.batch_size = batch_size
+        self.channels = channels
         #: Files that could not be read, with the reason, after iterating.
         self.skipped: dict[Path, str] = {}
 
@@ -151,7 +163,7 @@ class ImageFolder:
         found = None
         for path in self.paths:
             try:
-                image = read_image(path, self.size)
+                image = read_image(path, self.size, self.channels)
             except OSError as error:
                 if path not in self.skipped:
                     self.skipped[path] = str(error)

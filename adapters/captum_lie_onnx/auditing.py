@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import onnxruntime
@@ -12,12 +14,17 @@ from torch import Tensor, nn
 
 from captum_lie import __version__
 from captum_lie._validation import one_of
+from captum_lie.errors import InvalidValueError
 from captum_lie.groups import GroupLike, get_groups
 from captum_lie.metrics import METRIC_NAMES
+from captum_lie.models import check_runs
+from captum_lie_onnx.assumptions import constant_answers, unstated
 from captum_lie_onnx.behaviour import Plan
 from captum_lie_onnx.comparison import compare, parity_checks
-from captum_lie_onnx.images import read_images
+from captum_lie_onnx.cpu import this_cpu
+from captum_lie_onnx.images import Wanted, read_images
 from captum_lie_onnx.limits import Limits
+from captum_lie_onnx.metadata import Preprocessing
 from captum_lie_onnx.parity import parity
 from captum_lie_onnx.report import AuditReport
 from captum_lie_onnx.self_checks import self_checks
@@ -36,6 +43,7 @@ def audit(
     reference: nn.Module | Path | str | None = None,
     *,
     derivative: Path | str | None = None,
+    preprocessing: Preprocessing | None = None,
     groups: Sequence[GroupLike] = GROUPS,
     metrics: Sequence[str] = METRICS,
     n_samples: int = 4,
@@ -56,13 +64,17 @@ def audit(
 
     Args:
         path: the ONNX file.
-        images: a folder of images, or ``[N, 3, H, W]`` in [0, 1].
+        images: a folder of images, ``"builtin"`` for the embedded ones, or ``[N, C, H, W]`` in
+            [0, 1]. Those of a folder are read as grey for a file with one channel, and brought to
+            one size (:func:`captum_lie_onnx.images.read_images`).
         reference: what it should behave like: a PyTorch model in evaluation mode that takes plain
             images in [0, 1], another ONNX file, or the ``audit.json`` of an earlier audit on the
             same images. None: everything but parity, from the file alone.
         derivative: the model's Lie derivative (:func:`captum_lie_onnx.export_lie_derivative`), from
             which LEE is exact; by default ``MODEL.lie.onnx`` beside ``MODEL.onnx``, if it is there.
             Elsewhere LEE comes from finite differences, with error bars.
+        preprocessing: what the graph's input is, for ONNX files that do not say so themselves; by
+            default plain images, and the report says that this was assumed.
         groups: for LEE and the metrics that take groups.
         metrics: sampling-based metrics, see :data:`captum_lie.metrics.METRIC_NAMES`.
         n_samples: transformations per image of the sampled ones.
@@ -79,7 +91,8 @@ def audit(
         show_progress: show progress bars.
 
     Returns:
-        Verdicts, numbers and pictures; ``.passed``, ``.save(folder)``.
+        Verdicts, numbers and pictures; ``.passed``, ``.save(folder)``. What had to be assumed, and
+        signs that it was wrong, are its ``notes``; each is also a warning.
 
     Raises:
         OnnxModelError: the file is broken, hostile, or no image classifier.
@@ -100,37 +113,76 @@ def audit(
         one_of("metric", name, METRICS)
     plan = Plan(list(metrics), get_groups(list(groups)), n_samples, seed, batch_size, show_progress)
     held = dict(resolve_thresholds() if thresholds is None else thresholds)
-    limits = limits or Limits()
+    limits, cpu = limits or Limits(), this_cpu()
+    notes: list[str] = []
     with ExitStack() as stack:
         subject = OnnxSubject(
-            Path(path), stack=stack, limits=limits, threads=threads, derivative=derivative
+            Path(path),
+            stack=stack,
+            limits=limits,
+            threads=threads,
+            derivative=derivative,
+            assumed=preprocessing,
         )
+        taken = subject.model.preprocessing
+        if subject.model.stated and preprocessing is not None:
+            raise InvalidValueError(
+                f"{path} says itself how its images are prepared: leave out preprocessing "
+                "(--mean, --std, --bgr)."
+            )
+        if not subject.model.stated and preprocessing is None:
+            _note(notes, unstated(subject.name, taken))
         other = None
         if reference is not None:
             other = subject_of(
-                reference, stack=stack, limits=limits, threads=threads, name=reference_name
+                reference,
+                stack=stack,
+                limits=limits,
+                threads=threads,
+                name=reference_name,
+                assumed=preprocessing,
             )
-        wanted = size or subject.input_size or (other.input_size if other else None)
-        pictures, skipped = read_images(images, wanted, limit, max_unreadable)
+        wanted = Wanted(
+            size or subject.input_size or (other.input_size if other else None),
+            subject.model.channels,
+            max(batch_size, subject.model.fixed_batch or 1),
+            limits.memory,
+        )
+        found = read_images(images, wanted, limit, max_unreadable)
+        pictures = found.images
+        for text in found.notes:
+            _note(notes, text)
+        if isinstance(reference, nn.Module) and other is not None:
+            check_runs(other.name, reference, pictures)
         mine = subject.observe(pictures, plan)
-        checks = self_checks(subject, pictures, mine.outputs, batch_size, held)
+        _note(notes, constant_answers(mine.name, mine.outputs))
+        checks = self_checks(subject, pictures, mine.outputs, batch_size, held, cpu)
         theirs = other.observe(pictures, plan) if other else None
     table, differences = compare(mine, theirs, held)
-    found = None
+    scores = None
     if theirs is not None:
-        found = parity(mine.outputs, theirs.outputs)
-        checks = parity_checks(found, held) + checks
+        scores = parity(mine.outputs, theirs.outputs)
+        checks = parity_checks(scores, held) + checks
     return AuditReport(
         checks=checks + differences,
         comparison=table,
-        parity=found,
+        parity=scores,
         candidate=mine,
         reference=theirs,
         identity=subject.identity,
         reference_identity=other.identity if other else None,
         settings={
             "images": len(pictures),
+            "channels": pictures.shape[1],
             "size": list(pictures.shape[-2:]),
+            "preprocessing": {
+                **asdict(taken),
+                "from": "file"
+                if subject.model.stated
+                else "caller"
+                if preprocessing
+                else "assumed",
+            },
             "groups": [g.name for g in plan.groups],
             "metrics": list(plan.metrics),
             "n_samples": n_samples,
@@ -140,7 +192,16 @@ def audit(
             "captum-lie": __version__,
             "torch": torch.__version__,
             "onnxruntime": onnxruntime.__version__,
+            "cpu": cpu.to_dict(),
         },
-        skipped=skipped,
+        notes=notes,
+        skipped=found.skipped,
         images=pictures,
     )
+
+
+def _note(notes: list[str], text: str | None) -> None:
+    """Keep a note for the report, and give it as a warning at once: the work may take long."""
+    if text is not None:
+        notes.append(text)
+        warnings.warn(text, stacklevel=3)

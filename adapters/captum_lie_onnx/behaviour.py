@@ -20,6 +20,7 @@ from captum_lie.groups import OneParameterGroup
 from captum_lie.metrics import MetricResult, MetricTable
 from captum_lie.metrics.streaming import call
 from captum_lie_onnx.changes import change_curves
+from captum_lie_onnx.scores import class_scores
 
 Array = NDArray[Any]
 Model = Callable[[Tensor], Tensor]
@@ -113,7 +114,7 @@ def observe(
     """Run everything that an audit measures on one model.
 
     Args:
-        model: images ``[n, 3, H, W]`` in [0, 1] to scores ``[n, K]``.
+        model: images ``[n, C, H, W]`` in [0, 1] to scores ``[n, K]``.
         lee: takes this model's LEE on the images, the way that suits it.
     """
     outputs = scores(model, images, plan.batch_size, f"{name}: scores", plan.show_progress)
@@ -153,7 +154,10 @@ def scores(
         TypeError, ValueError: not one finite row of scores per image.
     """
     parts = images.split(batch_size)
-    rows = [call(model, x) for x in progress(parts, description, len(parts), show_progress)]
+    rows = [
+        class_scores(call(model, x))
+        for x in progress(parts, description, len(parts), show_progress)
+    ]
     found = torch.cat(rows)
     if found.ndim != 2:
         raise InvalidValueError(

@@ -6,22 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from captum_lie import examples
 from captum_lie.cli import options as o
-from captum_lie.cli.console import explained, notes, say_written
-from captum_lie.cli.inputs import find_models, parse_groups, parse_metrics, parse_size, resized
+from captum_lie.cli.console import explained, say_written
+from captum_lie.cli.inputs import (
+    find_models,
+    parse_groups,
+    parse_metrics,
+    parse_normalisation,
+    parse_size,
+    resized,
+)
 from captum_lie.errors import InvalidValueError
 
 if TYPE_CHECKING:  # onnx is an extra: the commands are listed without it
-    from captum_lie_onnx.report import AuditReport
+    from captum_lie_onnx.metadata import Preprocessing
 
 _GROUPS = "translation_x,translation_y,rotation,scale,brightness"
 
@@ -29,6 +34,12 @@ _GROUPS = "translation_x,translation_y,rotation,scale,brightness"
 class QuantizeMode(StrEnum):
     dynamic = "dynamic"
     static = "static"
+
+
+class ReduceRange(StrEnum):
+    auto = "auto"
+    on = "on"
+    off = "off"
 
 
 class PresetName(StrEnum):
@@ -58,6 +69,23 @@ def audit_command(
         QuantizeMode | None,
         typer.Option(help="Make the int8 variant and audit it against MODEL.onnx."),
     ] = None,
+    reduce_range: Annotated[
+        ReduceRange,
+        typer.Option(
+            help="Weights of 7 bits in that variant, whose sums do not saturate on x86 CPUs "
+            "without VNNI; auto: where this CPU is one."
+        ),
+    ] = ReduceRange.auto,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            help="Normalisation of a file that does not say its own, e.g. 0.485,0.456,0.406."
+        ),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="The same, e.g. 0.229,0.224,0.225.")] = None,
+    bgr: Annotated[
+        bool, typer.Option("--bgr", help="A file that does not say so itself takes BGR.")
+    ] = False,
     groups: o.Groups = _GROUPS,
     metrics: Annotated[
         str, typer.Option(help="Sampling-based metrics with commas between; by default all.")
@@ -91,10 +119,16 @@ def audit_command(
         int | None, typer.Option(min=1, help="Threads of onnxruntime; by default one per core.")
     ] = None,
     memory: Annotated[
-        float, typer.Option(min=0.25, help="Memory limit of the file's process, in GiB.")
+        float,
+        typer.Option(
+            min=0.25, help="Memory limit of the file's process, and of the images, in GiB."
+        ),
     ] = 4,
     load_seconds: Annotated[float, typer.Option(min=1, help="Time limit for loading.")] = 60,
     run_seconds: Annotated[float, typer.Option(min=1, help="Time limit for each batch.")] = 120,
+    total_seconds: Annotated[
+        float, typer.Option(min=1, help="Time limit for all that the file runs.")
+    ] = 14400,
     allow_domain: AllowDomain = None,
     seed: o.Seed = 0,
     json: o.AsJson = False,
@@ -114,7 +148,8 @@ def audit_command(
     """
     with explained(), _extra():
         from captum_lie_onnx.auditing import METRICS, audit
-        from captum_lie_onnx.images import read_images
+        from captum_lie_onnx.console import print_report
+        from captum_lie_onnx.images import BUILTIN, Wanted, read_images
         from captum_lie_onnx.inspection import inspect
         from captum_lie_onnx.limits import Limits
         from captum_lie_onnx.quantization import quantize as make_int8
@@ -127,27 +162,35 @@ def audit_command(
             memory=int(memory * 2**30),
             load_seconds=load_seconds,
             run_seconds=run_seconds,
+            total_seconds=total_seconds,
             allowed_domains=tuple(allow_domain or ()),
         )
         chosen = parse_groups(groups, o.InterpolationName.bilinear, None)
         names = list(METRICS) if metrics == "all" else parse_metrics(metrics)
         wanted = parse_size(size)
-        inspect(model, limits)
+        preprocessing = _preprocessing(mean, std, bgr)
+        if reference is not None:  # which may take long to load
+            inspect(model, limits)
         other = _reference(reference, checkpoint)
-        source: Path | Tensor = Path(images)
-        if images == "builtin":
-            source = _embedded(model, limits, wanted, limit)
+        source = images if images == BUILTIN else Path(images)
         audited = model
         if quantize:
-            with OnnxModel(model, limits=limits) as opened:
-                expected = wanted or opened.input_size
-            pictures, _ = read_images(source, expected, limit, max_unreadable)
+            with OnnxModel(model, limits=limits, assumed=preprocessing) as opened:
+                expected = Wanted(
+                    wanted or opened.input_size,
+                    opened.channels,
+                    max(batch_size, opened.fixed_batch or 1),
+                    limits.memory,
+                )
+            calibration = read_images(source, expected, limit, max_unreadable).images
             out.mkdir(parents=True, exist_ok=True)
             audited = make_int8(
                 model,
                 out / f"{model.stem}.int8-{quantize.value}.onnx",
                 quantize.value,
-                pictures,
+                calibration,
+                reduce_range=_REDUCE[reduce_range],
+                preprocessing=preprocessing,
                 limits=limits,
             )
             other = other if other is not None else model
@@ -156,6 +199,7 @@ def audit_command(
             source,
             other,
             derivative=derivative,
+            preprocessing=preprocessing,
             groups=chosen,
             metrics=names,
             n_samples=samples,
@@ -238,44 +282,30 @@ def export_command(
         say_written(written)
 
 
-def print_report(report: AuditReport) -> None:
-    """The verdict, every line that is not a pass, and the largest of the rest."""
-    console = Console()
-    table = Table(title=f"Audit of {report.candidate.name}", title_justify="left", box=None)
-    for column, justify in (("line", "left"), ("of", "left"), ("value", "right"),
-                            ("threshold", "right"), ("verdict", "left")):  # fmt: skip
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    colours = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-    for c in report.checks:
-        table.add_row(
-            c.name,
-            c.variant.replace("_", " "),
-            f"{c.value:.3g}",
-            f"{c.threshold:.3g}",
-            f"[{colours[c.status]}]{c.status}",
-        )
-    console.print(table)
-    verdict = "Passed" if report.passed else "Failed"
-    console.print(
-        f"{verdict}: {report.count('pass')} lines pass, {report.count('fail')} fail, "
-        f"{report.count('inconclusive')} are inconclusive.",
-        style="green" if report.passed else "red",
+_REDUCE: dict[ReduceRange, bool | Literal["auto"]] = {
+    ReduceRange.auto: "auto",
+    ReduceRange.on: True,
+    ReduceRange.off: False,
+}
+
+
+def _preprocessing(mean: str | None, std: str | None, bgr: bool) -> Preprocessing | None:
+    """What a file takes, if the options say anything of it."""
+    from captum_lie_onnx.metadata import Preprocessing
+
+    normalisation = parse_normalisation(mean, std)
+    if normalisation is None and not bgr:
+        return None
+    means, stds = normalisation or (None, None)
+    if means is not None and stds is not None and len(means) != len(stds):
+        longest = max(len(means), len(stds))  # one number stands for all channels
+        means, stds = (v * longest if len(v) == 1 else v for v in (means, stds))
+    return Preprocessing(
+        mean=None if means is None else tuple(means),
+        std=None if stds is None else tuple(stds),
+        channels="BGR" if bgr else "RGB",
+        included=normalisation is None,
     )
-    if report.skipped:
-        names = ", ".join(report.skipped)
-        notes.print(f"{len(report.skipped)} unreadable images were left out: {names}",
-                    style="yellow", markup=False, soft_wrap=True)  # fmt: skip
-
-
-def _embedded(model: Path, limits: object, size: tuple[int, int] | None, limit: int) -> Tensor:
-    """Embedded images at the size that the file takes."""
-    from captum_lie_onnx.limits import Limits
-    from captum_lie_onnx.runtime import OnnxModel
-
-    assert isinstance(limits, Limits)
-    images, _ = examples.load_images(limit)
-    with OnnxModel(model, limits=limits) as opened:
-        return resized(images, size or opened.input_size)
 
 
 def _reference(name: str | None, checkpoint: Path | None) -> nn.Module | Path | None:

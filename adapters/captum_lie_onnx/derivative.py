@@ -210,6 +210,14 @@ class LieDerivativeModel:
         scores, derivative = (
             torch.from_numpy(np.concatenate(column)) for column in zip(*parts, strict=True)
         )
+        axes = () if self.single else (len(self.groups),)
+        expected = (len(value), *axes, *scores.shape[1:])
+        if scores.ndim != 2 or derivative.shape != expected:
+            raise OnnxModelError(
+                f"{self.path} gives outputs {list(scores.shape)} with derivatives "
+                f"{list(derivative.shape)} for {len(value)} images and {len(self.groups)} groups. "
+                "Export it again."
+            )
         return scores, derivative
 
     def lee(self, images: Tensor) -> Tensor:

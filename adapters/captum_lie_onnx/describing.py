@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -58,15 +59,15 @@ def describe(
         _check_external(file, external, file_bytes)
         _check_sizes(model, every, memory)
     inputs, outputs = _inputs(model.graph), [_value(v) for v in model.graph.output]
-    _check_image_input(inputs)
+    _check_image_input(inputs, memory if checked else None)
     ops = Counter(node.op_type for node in every)
     quantisation = _quantisation(ops, every, model)
-    return {
+    found = {
         "ir_version": model.ir_version,
         "opset": {o.domain or "ai.onnx": o.version for o in model.opset_import},
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
-        "domains": sorted({node.domain or "ai.onnx" for node in every}),
-        "operators": dict(sorted(ops.items())),
+        "domains": sorted({node.domain or "ai.onnx" for node in every}, key=str),
+        "operators": dict(sorted(ops.items(), key=str)),
         "quantisation": quantisation,
         "precision": _precision(quantisation, model, every),
         "inputs": inputs,
@@ -79,6 +80,16 @@ def describe(
         "metadata": {p.key: p.value for p in model.metadata_props},
         "external_files": sorted({location for _, location, _, _ in external}),
     }
+    if _has_bytes(found):
+        raise Refused("it is damaged: a name in it is no text (UTF-8)")
+    return found
+
+
+def _has_bytes(value: Any) -> bool:
+    """Whether protobuf could not decode some text, which it then gives as bytes."""
+    if isinstance(value, dict):
+        return any(_has_bytes(v) for v in (*value, *value.values()))
+    return any(map(_has_bytes, value)) if isinstance(value, list) else isinstance(value, bytes)
 
 
 def _parse(file: Path) -> ModelProto:
@@ -259,13 +270,15 @@ def _value(value: Any) -> dict[str, Any]:
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     except (KeyError, TypeError, ValueError):
         dtype = "unknown"
+    # A negative size is how some exporters write that any will do, and onnxruntime takes it so.
     shape: list[int | str] = [
-        d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param or "?"
+        for d in tensor.shape.dim
     ]
     return {"name": value.name, "dtype": dtype, "shape": shape}
 
 
-def _check_image_input(inputs: list[dict[str, Any]]) -> None:
+def _check_image_input(inputs: list[dict[str, Any]], memory: int | None) -> None:
     if len(inputs) != 1:
         names = ", ".join(f"{v['name']} {v['dtype']} {v['shape']}" for v in inputs) or "none"
         raise Refused(f"it must have exactly one input, images; it has {len(inputs)}: {names}")
@@ -279,6 +292,15 @@ def _check_image_input(inputs: list[dict[str, Any]]) -> None:
         raise Refused(
             f"its input {value['name']!r} must take image batches of rank 4; it declares "
             f"{value['shape']}"
+        )
+    if 0 in value["shape"]:
+        raise Refused(f"its input {value['name']!r} declares {value['shape']}, which no image has")
+    sizes = [d for d in value["shape"] if isinstance(d, int)]
+    needed = math.prod(sizes) * np.dtype(value["dtype"]).itemsize
+    if memory is not None and needed > memory:
+        raise Refused(
+            f"its input {value['name']!r} declares {value['shape']}, {needed} bytes a batch, more "
+            f"than the {memory} allowed"
         )
 
 

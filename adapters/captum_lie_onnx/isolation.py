@@ -37,6 +37,7 @@ class IsolatedSession:
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.path, self.limits = path, limits
+        self._spent = 0.0
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(_SCRIPT), str(limits.memory)],
             stdin=subprocess.PIPE,
@@ -65,27 +66,33 @@ class IsolatedSession:
 
     def load(self, threads: int, optimization: str) -> list[str]:
         """Load the file for running; names of its outputs."""
-        found = self._load(threads, optimization)
-        self._threads, self._optimization = threads, optimization
-        return found
+        self._threads = threads
+        return self._load("first", optimization)
 
-    def _load(self, threads: int, optimization: str) -> list[str]:
-        arguments = {"path": str(self.path), "threads": threads, "optimization": optimization}
-        header, _ = self._ask("load", self.limits.load_seconds, arguments=arguments)
+    def _load(self, session: str, optimization: str, precise: bool = False) -> list[str]:
+        arguments = {
+            "path": str(self.path),
+            "threads": self._threads,
+            "optimization": optimization,
+            "precise": precise,
+        }
+        seconds = self.limits.load_seconds
+        header, _ = self._ask("load", seconds, session=session, arguments=arguments)
         found: list[str] = header["outputs"]
         return found
 
-    def reloaded(self, optimization: str) -> IsolatedVariant:
-        """The file with another optimisation of the graph, in the same process and its limits."""
-        self._load(self._threads, optimization)
-        return IsolatedVariant(self, optimization)
+    def reloaded(self, optimization: str, precise: bool = False) -> IsolatedVariant:
+        """The file with another optimisation of the graph, or precise (see
+        :class:`captum_lie_onnx.worker.Session`), in the same process and its limits."""
+        session = f"{optimization} precise" if precise else optimization
+        self._load(session, optimization, precise)
+        return IsolatedVariant(self, session)
 
     def run(
-        self, name: str, value: Array, outputs: list[str], optimization: str | None = None
+        self, name: str, value: Array, outputs: list[str], session: str = "first"
     ) -> list[Array]:
         """The named outputs for one value of the named input."""
-        request = {"input": name, "outputs": outputs}
-        request["optimization"] = optimization or self._optimization
+        request = {"input": name, "outputs": outputs, "session": session}
         return self._ask("run", self.limits.run_seconds, [value], **request)[1]
 
     def close(self) -> None:
@@ -97,14 +104,18 @@ class IsolatedSession:
     ) -> tuple[Header, list[Array]]:
         if not self._finalizer.alive:
             raise OnnxModelError(f"The process that ran {self.path} has ended: open it again.")
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
+        left = self.limits.total_seconds - self._spent
+        deadline = began + min(seconds, left)
         try:
             self._send(pack({"verb": verb, **request}, arrays or []), deadline)
             header, found = self._receive(deadline)
         except TimeoutError:
             self.close()
+            total = f"{self.limits.total_seconds:g} s allowed in all"
             raise OnnxModelError(
-                f"{self.path}: {_DOING[verb]} took more than the {seconds:g} s allowed. "
+                f"{self.path}: {_DOING[verb]} took more than the "
+                f"{total if left < seconds else f'{seconds:g} s allowed'}. "
                 "Raise the limit if you trust the file."
             ) from None
         except (EOFError, BrokenPipeError, ConnectionError):
@@ -117,6 +128,8 @@ class IsolatedSession:
         except BaseException:
             self.close()  # half a message may lie in the pipes
             raise
+        finally:
+            self._spent += time.monotonic() - began
         if "error" in header:
             raise OnnxModelError(_explained(self.path, verb, header, self.limits))
         return header, found
@@ -157,16 +170,16 @@ class IsolatedSession:
 class IsolatedVariant:
     """A file loaded once more in a child process; it ends with the first."""
 
-    def __init__(self, session: IsolatedSession, optimization: str) -> None:
-        self._session, self._optimization = session, optimization
+    def __init__(self, process: IsolatedSession, session: str) -> None:
+        self._process, self._session = process, session
 
-    def reloaded(self, optimization: str) -> IsolatedVariant:
+    def reloaded(self, optimization: str, precise: bool = False) -> IsolatedVariant:
         """See :meth:`IsolatedSession.reloaded`."""
-        return self._session.reloaded(optimization)
+        return self._process.reloaded(optimization, precise)
 
     def run(self, name: str, value: Array, outputs: list[str]) -> list[Array]:
         """See :meth:`IsolatedSession.run`."""
-        return self._session.run(name, value, outputs, self._optimization)
+        return self._process.run(name, value, outputs, self._session)
 
 
 _DOING = {"describe": "reading it", "load": "loading it", "run": "running it"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from captum_lie.report import embed, render
+from captum_lie_onnx.cpu import Capabilities
 from captum_lie_onnx.pictures import (
     plot_curves,
     plot_verdicts,
@@ -23,6 +24,7 @@ def page_values(report: AuditReport) -> dict[str, object]:
     scores, reactions = plot_worst_scores(report), plot_worst_reactions(report)
     return {
         "report": report,
+        "cpu": Capabilities(**report.settings["cpu"]).describe(),
         "is_floor": is_floor,
         "number": lambda value: f"{value:.4g}",
         "verdicts": embed(plot_verdicts(list(report.checks))),

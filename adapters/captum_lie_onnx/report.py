@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +14,6 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from captum_lie.report import write_atomically
 from captum_lie_onnx.behaviour import Behaviour
 from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.parity import Parity
@@ -33,8 +34,9 @@ class AuditReport:
         candidate, reference: how the two behave.
         identity, reference_identity: what the files are; None for what is no file.
         settings: what was measured and how.
+        notes: what had to be assumed, and signs that it was wrong.
         skipped: images that could not be read, with the reason.
-        images: ``[N, 3, H, W]``, for the pictures; None in a report that was read from a file.
+        images: ``[N, C, H, W]``, for the pictures; None in a report that was read from a file.
     """
 
     checks: Sequence[Check]
@@ -45,6 +47,7 @@ class AuditReport:
     identity: Mapping[str, Any] | None
     reference_identity: Mapping[str, Any] | None
     settings: Mapping[str, Any]
+    notes: Sequence[str] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     images: Tensor | None = None
 
@@ -74,6 +77,7 @@ class AuditReport:
             "settings": dict(self.settings),
             "identity": self.identity,
             "reference_identity": self.reference_identity,
+            "notes": list(self.notes),
             "skipped_images": dict(self.skipped),
             "checks": [check.to_dict() for check in self.checks],
             "parity": None if self.parity is None else self.parity.to_dict(),
@@ -90,7 +94,8 @@ class AuditReport:
     def save(self, folder: Path | str) -> list[Path]:
         """Write ``audit.html``, ``audit.json``, ``audit.csv`` and ``junit.xml`` into a folder.
 
-        All are rendered before the first is written, each appears whole or not at all.
+        All are rendered, then all are written, before the first appears: a page that fails or a
+        full disk leaves nothing, and what was there before stays.
 
         Raises:
             OSError: the folder cannot be written to, or the disk is full.
@@ -106,8 +111,11 @@ class AuditReport:
             "junit.xml": render_junit(self),
         }
         place.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_atomically(place / name, content)
+        with tempfile.TemporaryDirectory(dir=place, prefix=".audit-") as written:
+            for name, content in contents.items():
+                (Path(written) / name).write_text(content, encoding="utf-8", newline="")
+            for name in contents:
+                os.replace(Path(written) / name, place / name)
         return [place / name for name in contents]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -29,8 +30,8 @@ Optimization = Literal["all", "extended", "basic", "none"]
 class Engine(Protocol):
     """Something that runs a loaded file."""
 
-    def reloaded(self, optimization: str) -> Engine:
-        """The same file with another optimisation of the graph."""
+    def reloaded(self, optimization: str, precise: bool = False) -> Engine:
+        """The same file with another optimisation of the graph, or with exact sums of bytes."""
 
     def run(self, name: str, value: Array, outputs: list[str]) -> list[Array]: ...
 
@@ -52,8 +53,12 @@ def open_engine(
     threads = threads or os.cpu_count() or 1
     if limits is not None:
         isolated = IsolatedSession(path, limits)
-        description = isolated.describe()
-        return isolated, isolated.load(threads, optimization), description
+        try:
+            description = isolated.describe()
+            return isolated, isolated.load(threads, optimization), description
+        except BaseException:
+            isolated.close()
+            raise
     try:
         description = describe(str(path), memory=0, file_bytes=0, domains=[], checked=False)
         session = Session(str(path), threads, optimization)
@@ -75,13 +80,18 @@ class OnnxModel:
         path: the ONNX file.
         threads: of onnxruntime; one per core by default.
         optimization: of the graph: ``"all"``, ``"extended"``, ``"basic"`` or ``"none"``.
-        preprocessing: what the graph's input is; ``"metadata"`` for what the file says (plain
-            images where it says nothing).
+        preprocessing: what the graph's input is; ``"metadata"`` for what the file says.
+        assumed: what it is where the file says nothing; None for plain images. The order of the
+            axes is then told by the declared shape, if that shows where the channels are.
         limits: open the file in a child process with these limits on memory and time; None: in
             this process, for files that are trusted.
         batch_size: at most so many images a call. Dynamically quantised files run one image at a
             time in any case, since their outputs depend on who shares the batch.
         output: name of the output to return; the first by default.
+
+    Attributes:
+        stated: whether ``preprocessing`` is what the file says.
+        fixed_batch: the batch size that the graph takes; None if it takes any.
 
     Raises:
         OnnxModelError: the file cannot be used.
@@ -99,14 +109,15 @@ class OnnxModel:
         threads: int | None = None,
         optimization: Optimization = "all",
         preprocessing: Preprocessing | Literal["metadata"] | None = "metadata",
+        assumed: Preprocessing | None = None,
         limits: Limits | None = None,
         batch_size: int | None = None,
         output: str | None = None,
     ) -> None:
         self._arguments: dict[str, Any] = {
             "path": path, "threads": threads, "optimization": optimization,
-            "preprocessing": preprocessing, "limits": limits, "batch_size": batch_size,
-            "output": output,
+            "preprocessing": preprocessing, "assumed": assumed, "limits": limits,
+            "batch_size": batch_size, "output": output,
         }  # fmt: skip
         if batch_size is not None and batch_size < 1:
             raise InvalidValueError(f"batch_size must be at least 1; got {batch_size}.")
@@ -114,28 +125,52 @@ class OnnxModel:
         self._engine, self.outputs, self.description = open_engine(
             self.path, threads, optimization, limits
         )
+        try:
+            self._adapt(output, preprocessing, assumed, batch_size)
+        except BaseException:
+            self.close()
+            raise
+
+    def _adapt(
+        self,
+        output: str | None,
+        preprocessing: Preprocessing | Literal["metadata"] | None,
+        assumed: Preprocessing | None,
+        batch_size: int | None,
+    ) -> None:
+        """Settle what the graph takes and gives."""
         self.output = output or self.outputs[0]
         if self.output not in self.outputs:
             raise OnnxModelError(
-                f"{path} has no output {output!r}; it has {', '.join(self.outputs)}."
+                f"{self.path} has no output {output!r}; it has {', '.join(self.outputs)}."
             )
         (declared,) = self.description["inputs"]
         self._name: str = declared["name"]
         self._dtype: str = declared["dtype"]
         self._shape: list[int | str] = declared["shape"]
+        self.stated = False
         if preprocessing == "metadata":
             metadata = read(self.description["metadata"])
+            self.stated = metadata is not None
             preprocessing = metadata.preprocessing if metadata else None
-        self.preprocessing = preprocessing or Preprocessing(
-            size=None, mean=None, std=None, layout=_layout(self._shape)
-        )
+        if preprocessing is None:
+            preprocessing = assumed or Preprocessing()
+            if _layout(self._shape) == "NHWC":
+                preprocessing = replace(preprocessing, layout="NHWC")
+        self.preprocessing = preprocessing
         fixed = self._shape[0] if isinstance(self._shape[0], int) and self._shape[0] > 0 else None
-        self._fixed_batch = fixed
+        self.fixed_batch = fixed
         self._batch = (
             1
             if self.description["quantisation"] == "dynamic" and not fixed
             else fixed or batch_size
         )
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the images that the graph takes, if it declares them."""
+        declared, _, _ = self._chw
+        return declared if isinstance(declared, int) else None
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -176,6 +211,11 @@ class OnnxModel:
         if about.channels == "BGR":
             x = x.flip(1)
         if about.mean is not None and about.std is not None and not about.included:
+            if len(about.mean) not in (1, x.shape[1]):
+                raise OnnxModelError(
+                    f"{self.path} is normalised with {len(about.mean)} numbers, but the images "
+                    f"have {x.shape[1]} channels. Give one number for each channel, or one for all."
+                )
             mean, std = (
                 torch.tensor(v, dtype=x.dtype)[:, None, None] for v in (about.mean, about.std)
             )
@@ -190,9 +230,24 @@ class OnnxModel:
     def reoptimized(self, optimization: Optimization) -> Iterator[None]:
         """Within, the graph is run with another optimisation."""
         one_of("optimization", optimization, OPTIMIZATIONS)
+        with self._reloaded(optimization, precise=False):
+            yield
+
+    @contextmanager
+    def precise(self) -> Iterator[None]:
+        """Within, products of unsigned and signed bytes are added exactly.
+
+        That is the session option ``session.x64quantprecision``. On x86 CPUs without VNNI such sums
+        else saturate; everywhere else it changes nothing.
+        """
+        with self._reloaded(self._arguments["optimization"], precise=True):
+            yield
+
+    @contextmanager
+    def _reloaded(self, optimization: str, precise: bool) -> Iterator[None]:
         engine = self._engine
         try:
-            self._engine = engine.reloaded(optimization)
+            self._engine = engine.reloaded(optimization, precise)
             yield
         finally:
             self._engine = engine
@@ -240,8 +295,8 @@ class OnnxModel:
 
     def _run(self, value: Array) -> Array:
         n = len(value)
-        if self._fixed_batch and n < self._fixed_batch:
-            value = np.concatenate([value, np.repeat(value[-1:], self._fixed_batch - n, axis=0)])
+        if self.fixed_batch and n < self.fixed_batch:
+            value = np.concatenate([value, np.repeat(value[-1:], self.fixed_batch - n, axis=0)])
         try:
             (found,) = self._engine.run(self._name, value, [self.output])
         except OnnxModelError:

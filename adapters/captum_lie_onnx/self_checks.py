@@ -1,4 +1,5 @@
-"""What a file's own behaviour tells without a reference: repeats, batches, graph optimisation."""
+"""What a file's own behaviour tells without a reference: repeats, batches, graph optimisation,
+and sums of bytes that saturate."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from captum_lie_onnx.behaviour import Array, scores
+from captum_lie_onnx.cpu import Capabilities
 from captum_lie_onnx.subjects import OnnxSubject
-from captum_lie_onnx.thresholds import Check, check
+from captum_lie_onnx.thresholds import Check, check, untold
 
 #: Images that the checks are made on.
 _MOST = 32
@@ -22,11 +24,14 @@ def self_checks(
     outputs: Array,
     batch_size: int,
     thresholds: Mapping[str, float],
+    cpu: Capabilities,
 ) -> list[Check]:
-    """Does the file give the same again, alone as in a batch, with and without optimisation?
+    """Does the file give the same again, alone as in a batch, with and without optimisation, and,
+    if it computes in int8, with sums that cannot saturate?
 
     Args:
         outputs: scores of the images, ``[N, K]``, from ``batch_size`` at a time.
+        cpu: what this runs on.
     """
     chosen, expected = images[:_MOST], outputs[:_MOST]
     largest = float(np.abs(expected).max()) or 1.0
@@ -54,6 +59,10 @@ def self_checks(
             detail="graph optimisation off, against on",
         ),
     ]
+    if subject.file.precision == "int8":
+        with subject.model.precise():
+            exact = scores(subject.model, chosen, batch_size)
+        checks += saturation(_largest(exact, expected) / largest, cpu, thresholds)
     if subject.derivative is not None:
         found = torch.cat([subject.derivative(x)[0] for x in chosen.split(batch_size)])
         wanted = subject.derivative.output_fn(torch.from_numpy(expected.copy()))
@@ -64,6 +73,29 @@ def self_checks(
             detail="outputs of the derivative's graph, against the model's",
         )
     return checks
+
+
+def saturation(
+    difference: float, cpu: Capabilities, thresholds: Mapping[str, float]
+) -> list[Check]:
+    """The verdict on sums of bytes that saturate, which only some CPUs can show.
+
+    Args:
+        difference: between scores with ``session.x64quantprecision`` off and on, relative.
+    """
+    name = "saturation.max_relative"
+    if difference or cpu.saturates:
+        return check(thresholds, name, difference, detail="exact sums of u8·s8 products, against "
+                     "this CPU's own, which may saturate; reduce_range avoids it")  # fmt: skip
+    why = (
+        f"it cannot be told whether {cpu.describe()} has VNNI"
+        if cpu.saturates is None
+        else f"{cpu.describe()} adds them exactly anyway"
+    )
+    return untold(
+        thresholds, name, f"this CPU cannot show whether sums of u8·s8 products saturate on x86 "
+        f"CPUs without VNNI: {why}"
+    )  # fmt: skip
 
 
 def _largest(first: Array, second: Array) -> float:

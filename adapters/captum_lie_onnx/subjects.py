@@ -17,8 +17,10 @@ from captum_lie_onnx.behaviour import Behaviour, Plan, observe
 from captum_lie_onnx.derivative import LieDerivativeModel
 from captum_lie_onnx.inspection import identify
 from captum_lie_onnx.limits import Limits
+from captum_lie_onnx.metadata import Preprocessing
 from captum_lie_onnx.report import read_behaviour
 from captum_lie_onnx.runtime import OnnxModel
+from captum_lie_onnx.scores import ClassScores
 
 #: Relative rounding of activations, for the steps of finite differences.
 _ROUNDING = {"int8": 2.0**-8, "float16": 2.0**-10}
@@ -47,6 +49,7 @@ def subject_of(
     limits: Limits,
     threads: int | None,
     name: str | None = None,
+    assumed: Preprocessing | None = None,
 ) -> Subject:
     """A reference by what it is given as: a module, an ONNX file or an ``audit.json``."""
     if isinstance(source, nn.Module):
@@ -54,7 +57,7 @@ def subject_of(
     path = Path(source)
     if path.suffix == ".json":
         return SavedSubject(path)
-    return OnnxSubject(path, stack=stack, limits=limits, threads=threads)
+    return OnnxSubject(path, stack=stack, limits=limits, threads=threads, assumed=assumed)
 
 
 class ModuleSubject:
@@ -63,7 +66,7 @@ class ModuleSubject:
     identity = None
 
     def __init__(self, model: nn.Module, name: str) -> None:
-        self.model = model
+        self.model = ClassScores(model)
         self.name = name
         self.input_size: tuple[int, int] | None = getattr(model, "input_size", None)
 
@@ -111,6 +114,7 @@ class OnnxSubject:
         stack: closes the child processes.
         derivative: graph of its Lie derivative; by default the file ``MODEL.lie.onnx`` beside it,
             if there is one.
+        assumed: preprocessing, where the file does not say.
     """
 
     def __init__(
@@ -121,9 +125,11 @@ class OnnxSubject:
         limits: Limits,
         threads: int | None,
         derivative: Path | str | None = None,
+        assumed: Preprocessing | None = None,
     ) -> None:
         self.path, self.name = path, path.name
-        self.model = OnnxModel(path, threads=threads, limits=limits)
+        self.model = OnnxModel(path, threads=threads, limits=limits, assumed=assumed)
+        self._scores = ClassScores(self.model)
         stack.callback(self.model.close)
         self.file = identify(path, self.model.description)
         self.identity = self.file.to_dict()
@@ -137,7 +143,7 @@ class OnnxSubject:
 
     def observe(self, images: Tensor, plan: Plan) -> Behaviour:
         return observe(
-            self.model,
+            self._scores,
             images,
             plan,
             name=self.name,
@@ -158,5 +164,5 @@ class OnnxSubject:
             results = lee.exact(lambda x: graph.lee(x)[:, columns], images, exact, plan)
         rest = [g for g in plan.groups if g not in exact]
         precision = _ROUNDING.get(self.file.precision)
-        results += lee.by_finite_differences(self.model, images, rest, plan, precision)
+        results += lee.by_finite_differences(self._scores, images, rest, plan, precision)
         return lee.in_order(results, plan)

@@ -29,6 +29,7 @@ EXPORT: Thresholds = {
     "optimization.max_relative": 1e-4,
     "batch.max_relative": 1e-4,
     "repeat.max_absolute": 0.0,
+    "saturation.max_relative": 1e-4,
     "derivative.max_absolute": 1e-4,
     "difference.consistency": 0.01,
     **{f"difference.{name}": 0.01 for name in _SAMPLED if name != "consistency"},
@@ -43,6 +44,7 @@ QUANTIZED: Thresholds = EXPORT | {
     "parity.top1_agreement": 0.95,
     "parity.top5_agreement": 0.9,
     "optimization.max_relative": 0.1,
+    "saturation.max_relative": 0.01,
     "difference.consistency": 0.03,
     **{f"difference.{name}": 0.25 for name in _SAMPLED if name != "consistency"},
     "difference.changed_by_shift": 0.05,
@@ -67,7 +69,8 @@ class Check:
         variant: what it was applied to: a group, a condition.
         value: what was measured.
         threshold: what it is held against.
-        status: ``"inconclusive"`` where the method's own error bar spans the threshold.
+        status: ``"inconclusive"`` where the method's own error bar spans the threshold, or where
+            this machine cannot show what the line is about.
         detail: the numbers behind it, in words.
     """
 
@@ -110,6 +113,13 @@ def check(
     return [Check(name, variant, value, threshold, status, detail)]
 
 
+def untold(thresholds: Mapping[str, float], name: str, detail: str) -> list[Check]:
+    """An inconclusive line on what this machine cannot show; no line where no threshold is set."""
+    if name not in thresholds:
+        return []
+    return [Check(name, "", 0.0, thresholds[name], "inconclusive", detail)]
+
+
 def is_floor(name: str) -> bool:
     """Whether a value must reach the threshold rather than stay below it."""
     return name in _FLOORS
@@ -123,7 +133,7 @@ def resolve_thresholds(
     Args:
         preset: ``"export"`` or ``"quantized"``.
         file: TOML with tables ``[parity]``, ``[optimization]``, ``[batch]``, ``[repeat]``,
-            ``[derivative]``, ``[difference]`` and ``[value]``.
+            ``[saturation]``, ``[derivative]``, ``[difference]`` and ``[value]``.
         settings: such as ``"parity.max_relative=1e-3"`` or ``"value.consistency=0.2"``.
 
     Raises:

@@ -33,9 +33,14 @@ DTYPES = {
 
 
 class Session:
-    """A loaded file. Repeats are bitwise equal: threads and provider are explicit."""
+    """A loaded file. Repeats are bitwise equal: threads and provider are explicit.
 
-    def __init__(self, path: str, threads: int, optimization: str) -> None:
+    Args:
+        precise: add products of u8 and s8 exactly also on x86 without VNNI, where they else
+            saturate (``session.x64quantprecision``); elsewhere it changes nothing.
+    """
+
+    def __init__(self, path: str, threads: int, optimization: str, precise: bool = False) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -44,6 +49,7 @@ class Session:
         options.log_severity_level = 4
         # Between two runs the cores belong to whoever makes the next images.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.x64quantprecision", str(int(precise)))
         options.graph_optimization_level = {
             "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
             "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -53,9 +59,9 @@ class Session:
         self._path, self._threads = path, threads
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def reloaded(self, optimization: str) -> Session:
-        """The same file with another optimisation of the graph."""
-        return Session(self._path, self._threads, optimization)
+    def reloaded(self, optimization: str, precise: bool = False) -> Session:
+        """The same file with another optimisation of the graph, or precise."""
+        return Session(self._path, self._threads, optimization, precise)
 
     @property
     def outputs(self) -> list[str]:
@@ -63,15 +69,11 @@ class Session:
 
     def run(self, name: str, value: Array, outputs: list[str]) -> list[Array]:
         """The named outputs for one value of the named input."""
-        found: list[Array] = self._session.run(outputs, {name: value})
+        found = [np.asarray(a) for a in self._session.run(outputs, {name: value})]
+        for output, array in zip(outputs, found, strict=True):
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"the output {output!r} is no tensor of numbers")
         return found
-
-
-def write(stream: BinaryIO, header: Header, arrays: list[Array]) -> None:
-    """Send a header and arrays."""
-    for piece in pack(header, arrays):
-        stream.write(piece)
-    stream.flush()
 
 
 def pack(header: Header, arrays: list[Array]) -> list[bytes | memoryview]:
@@ -101,21 +103,6 @@ def read(stream: BinaryIO) -> tuple[Header, list[Array]]:
     return header, arrays
 
 
-def limit_memory(size: int) -> None:
-    """Let this process take so many bytes more; nothing where the platform has no such limit."""
-    try:
-        import resource
-    except ImportError:
-        return
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        taken = pages * resource.getpagesize()
-    except OSError:
-        taken = 2 * 2**30
-    resource.setrlimit(resource.RLIMIT_AS, (taken + size, taken + size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def answer(
     state: dict[str, Any], request: Header, arrays: list[Array]
 ) -> tuple[Header, list[Array]]:
@@ -125,10 +112,10 @@ def answer(
         return {"description": state["describe"](**request["arguments"])}, []
     if verb == "load":
         session = Session(**request["arguments"])
-        state["sessions"][request["arguments"]["optimization"]] = session
+        state["sessions"][request["session"]] = session
         return {"outputs": session.outputs}, []
     if verb == "run":
-        session = state["sessions"][request["optimization"]]
+        session = state["sessions"][request["session"]]
         return {}, session.run(request["input"], arrays[0], request["outputs"])
     raise ValueError(f"unknown verb {verb!r}")
 
@@ -138,34 +125,34 @@ def serve(memory: int, stdin: BinaryIO, stdout: BinaryIO) -> None:
     import onnx  # noqa: F401 - before memory is limited
     import onnxruntime  # noqa: F401
 
-    spec = importlib.util.spec_from_file_location(
-        "describing", Path(__file__).with_name("describing.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    describing = importlib.util.module_from_spec(spec)  # by file: not the package's __init__
-    spec.loader.exec_module(describing)
-    state: dict[str, Any] = {"describe": describing.describe, "sessions": {}}
-    limit_memory(memory)
+    state: dict[str, Any] = {"describe": _beside("describing").describe, "sessions": {}}
+    _beside("memory").limit_memory(memory)
     while True:
         try:
             request, arrays = read(stdin)
         except EOFError:
             return
         try:
-            header, found = answer(state, request, arrays)
+            pieces = pack(*answer(state, request, arrays))
         except MemoryError:
-            header, found = {"error": "it needs more memory than allowed", "kind": "memory"}, []
+            pieces = pack({"error": "it needs more memory than allowed", "kind": "memory"}, [])
         except Exception as error:
             refused = type(error).__name__ == "Refused"
-            header, found = (
-                {
-                    "error": str(error) if refused else f"{type(error).__name__}: {error}",
-                    "kind": "refused" if refused else "error",
-                },
-                [],
-            )
-        write(stdout, header, found)
+            text = str(error) if refused else f"{type(error).__name__}: {error}"
+            pieces = pack({"error": text, "kind": "refused" if refused else "error"}, [])
+        for piece in pieces:
+            stdout.write(piece)
+        stdout.flush()
+
+
+def _beside(name: str) -> Any:
+    """A module beside this script, by file: the package's ``__init__`` is not run."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main() -> None:

@@ -298,11 +298,11 @@ def test_unreadable_images_are_named_and_too_many_refused(tmp_path: Path) -> Non
         pixels = (IMAGES[i].permute(1, 2, 0) * 255).round().byte().numpy()
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    images, skipped = read_images(tmp_path, None)
-    assert len(images) == 9
-    assert list(skipped) == ["broken.png"]
+    found = read_images(tmp_path)
+    assert len(found.images) == 9
+    assert list(found.skipped) == ["broken.png"]
     with pytest.raises(ValueError, match=r"1 of 10 images.*broken\.png"):
-        read_images(tmp_path, None, max_unreadable=0.05)
+        read_images(tmp_path, max_unreadable=0.05)
 
 
 def test_a_report_can_be_pickled(report: AuditReport) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -69,13 +73,18 @@ def test_thresholds_from_file_and_flag(exported: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_quantize_makes_and_audits_the_variant(exported: Path, tmp_path: Path, mode: str) -> None:
-    result = run("audit", exported, "--quantize", mode, "--out", tmp_path, "--json", *QUICK)
-    assert result.exit_code in (0, 1), result.output
+    command = ["audit", exported, "--quantize", mode, "--out", tmp_path, "--json", *QUICK]
+    result = run(*command)
     report = json.loads(result.stdout)
+    failed = {c["name"] for c in report["checks"] if c["status"] == "fail"}
+    assert result.exit_code == (1 if failed else 0), result.output
+    assert "parity.max_relative" not in failed
     assert report["identity"]["quantisation"].startswith(mode)
     assert report["reference_identity"]["quantisation"] == "none"
     assert report["settings"]["thresholds"]["parity.max_relative"] == 0.1
     assert (tmp_path / f"cnn.int8-{mode}.onnx").is_file()
+    strict = run(*command, "--metrics", "eq_t", "--threshold", "parity.max_relative=0")
+    assert strict.exit_code == 1  # int8 never gives the very same scores
 
 
 def test_a_folder_of_images_and_unreadable_ones(exported: Path, tmp_path: Path) -> None:
@@ -131,3 +140,33 @@ def _factory(folder: Path) -> Path:
     file = folder / "mymodel.py"
     file.write_text("import torch\ndef build():\n    return torch.nn.Flatten()\n")
     return file
+
+
+def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+    """In a process of its own, where onnx cannot be imported."""
+    script = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('onnx', 'onnxruntime', 'onnxscript'))\n"
+        "from typer.testing import CliRunner\n"
+        "from captum_lie.cli.application import app\n"
+        "for arguments in (['audit', 'cnn.onnx'], ['export', '--model', 'cnn'], ['audit', '-h']):\n"
+        "    result = CliRunner().invoke(app, arguments)\n"
+        "    print(result.exit_code, ' '.join(result.output.split()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    audited, exported, helped = done.stdout.splitlines()
+    remedy = r"2 Error: This command needs onnx\w*: pip install 'captum-lie\[onnx\]'"
+    assert re.fullmatch(remedy, audited)
+    assert re.fullmatch(remedy, exported)
+    assert helped.startswith("0 ")
+
+
+def test_the_adapter_says_that_it_is_typed() -> None:
+    assert (resources.files("captum_lie_onnx") / "py.typed").is_file()

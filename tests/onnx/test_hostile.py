@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +20,17 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from captum_lie.cli.application import app
-from captum_lie_onnx import Limits, OnnxModel, OnnxModelError, audit, inspect
+from captum_lie_onnx import (
+    Limits,
+    OnnxModel,
+    OnnxModelError,
+    Preprocessing,
+    audit,
+    inspect,
+    quantize,
+)
+from captum_lie_onnx.isolation import IsolatedSession
+from captum_lie_onnx.metadata import Metadata, write
 from tests.onnx import toy_graphs as toy
 
 LIMITS = Limits(memory=2**30, load_seconds=20, run_seconds=20)
@@ -81,6 +93,10 @@ def no_input(path: Path) -> Path:
 def two_inputs(path: Path) -> Path:
     inputs = [toy.value("images", ["n", 3, 8, 8]), toy.value("mask", ["n", 3, 8, 8])]
     return toy.good(path, inputs=inputs)
+
+
+def no_pixels(path: Path) -> Path:
+    return toy.good(path, inputs=[toy.value("images", ["n", 3, 0, 8])])
 
 
 def integer_input(path: Path) -> Path:
@@ -187,6 +203,7 @@ CASES: list[tuple[Callable[[Path], Path], str]] = [
     (two_inputs, "exactly one input, images; it has 2"),
     (integer_input, "float or uint8; it takes int64"),
     (flat_input, "rank 4"),
+    (no_pixels, "which no image has"),
     (custom_operator, r"Spy of the domain 'evil\.ops'"),
     (custom_operator_in_a_branch, r"Spy of the domain 'evil\.ops'"),
     (custom_operator_in_a_function, r"Spy of the domain 'evil\.ops'"),
@@ -265,10 +282,96 @@ def test_memory_that_only_shows_when_running_is_limited(tmp_path: Path) -> None:
 
 
 def test_time_to_load_is_limited(tmp_path: Path) -> None:
-    path = toy.doubling(tmp_path / "model.onnx", 26)
-    assert path.stat().st_size < 5000
-    with pytest.raises(OnnxModelError, match=r"took more than the 3 s allowed|more memory than"):
-        OnnxModel(path, limits=Limits(memory=2**30, load_seconds=3))
+    session = IsolatedSession(toy.good(tmp_path / "model.onnx"), Limits(load_seconds=0.1))
+    os.kill(session._process.pid, signal.SIGSTOP)  # it cannot answer, however fast the machine
+    with pytest.raises(OnnxModelError, match=r"loading it took more than the 0\.1 s allowed\."):
+        session.load(1, "all")
+    with pytest.raises(OnnxModelError, match="has ended"):
+        session.load(1, "all")
+
+
+def test_time_is_limited_over_all_calls(tmp_path: Path) -> None:
+    model = OnnxModel(toy.good(tmp_path / "model.onnx"), limits=Limits(total_seconds=3600))
+    engine = model._engine
+    assert isinstance(engine, IsolatedSession)
+    model(IMAGES)
+    assert 0 < engine._spent < 3600
+    engine._spent = 3600.0
+    os.kill(engine._process.pid, signal.SIGSTOP)
+    with pytest.raises(OnnxModelError, match="running it took more than the 3600 s allowed in all"):
+        model(IMAGES)
+
+
+def test_memory_means_what_a_process_takes_beyond_its_start(tmp_path: Path) -> None:
+    script = (
+        "import numpy; from captum_lie_onnx.memory import limit_memory; limit_memory(2**28)\n"
+        "bytearray(2**27)\n"
+        "try: bytearray(2**29)\n"
+        "except MemoryError: print('held')"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "held\n"
+    # Less than onnxruntime takes by itself: both child processes start and do their work.
+    small, path = Limits(memory=2**28), toy.good(tmp_path / "model.onnx")
+    made = quantize(path, tmp_path / "int8.onnx", "static", IMAGES, limits=small)
+    with OnnxModel(made, limits=small, threads=1) as model:
+        assert model(IMAGES).shape == (3, 3)
+
+
+@pytest.mark.parametrize("size", [2**31, 2**62])
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+def test_a_huge_declared_size_is_refused(tmp_path: Path, axis: int, size: int) -> None:
+    shape: list[int | str] = ["n", 3, 8, 8]
+    shape[axis] = size
+    path = toy.good(tmp_path / "model.onnx", inputs=[toy.value("images", shape)])
+    with pytest.raises(OnnxModelError, match=rf"declares .*{size}.* bytes a batch, more than"):
+        inspect(path, LIMITS)
+
+
+@pytest.mark.parametrize("declared", ["shape", "metadata"])
+def test_images_are_not_resized_to_what_does_not_fit(
+    tmp_path: Path, declared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resize(*_: object, **__: object) -> None:
+        pytest.fail("the images were resized")
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", resize)
+    side: int | str = 2**12 if declared == "shape" else "side"  # one image does fit
+    path = toy.good(tmp_path / "model.onnx", inputs=[toy.value("images", ["n", 3, side, side])])
+    if declared == "metadata":
+        model = toy.parsed(path)
+        write(model, Metadata(Preprocessing(size=(2**62, 2**31)), 3, "toy", "0"))
+        path.write_bytes(model.SerializeToString())
+    result = CliRunner().invoke(app, ["audit", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2, result.output
+    assert result.output.count("Error:") == 1
+    assert "the copies that measuring makes need more than the 4 GiB" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = toy.good(tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes().replace(b"images", b"im\xff\xfees"))
+    with pytest.raises(OnnxModelError, match="no text"):
+        inspect(path, LIMITS)
+
+
+def test_outputs_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
+    node = helper.make_node("SequenceConstruct", ["images"], ["scores"])
+    output = helper.make_tensor_sequence_value_info("scores", TensorProto.FLOAT, None)
+    path = toy.save(tmp_path / "model.onnx", [node], outputs=[output])
+    text = helper.make_node("Cast", ["images"], ["scores"], to=TensorProto.STRING)
+    words = toy.value("scores", ["n", 3, 8, 8], TensorProto.STRING)
+    other = toy.save(tmp_path / "words.onnx", [text], outputs=[words])
+    for file in (path, other):
+        for limits in (LIMITS, None):
+            with (
+                OnnxModel(file, limits=limits) as model,
+                pytest.raises(OnnxModelError, match=r"tensor of numbers|one row"),
+            ):
+                model(IMAGES)
 
 
 def test_a_child_that_dies_is_explained(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -19,6 +20,7 @@ from onnx import TensorProto, helper
 
 from captum_lie import metrics
 from captum_lie_onnx import Limits, OnnxModel, OnnxModelError, Preprocessing, inspect, quantize
+from captum_lie_onnx.metadata import Metadata, write
 from tests.onnx import toy_graphs as toy
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -166,11 +168,12 @@ def test_quantisation_is_found(path: Path, tmp_path: Path) -> None:
         int8 = quantize(path, tmp_path / f"{mode}.onnx", mode, IMAGES)  # type: ignore[arg-type]
         identity = inspect(int8)
         assert (identity.quantisation, identity.precision) == (found, "int8")
-        assert (OnnxModel(int8)(IMAGES) - OnnxModel(path)(IMAGES)).abs().max() < 0.1
     half = toy.scaled(tmp_path / "half.onnx", TensorProto.FLOAT16, ["n", 3, 8, 8], (2, 3))
     assert inspect(half).precision == "float16"
     with pytest.raises(ValueError, match="calibrate"):
         quantize(path, tmp_path / "none.onnx", "static")
+    with pytest.raises(ValueError, match="reduce_range"):
+        quantize(path, tmp_path / "none.onnx", reduce_range="yes")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="mode"):
         quantize(path, tmp_path / "none.onnx", "half")  # type: ignore[arg-type]
     assert not (tmp_path / "none.onnx").exists()
@@ -183,8 +186,13 @@ def test_identity_is_plain(path: Path) -> None:
     assert identity.dynamic_axes == {"images": [0], "scores": [0]}
     assert identity.inputs == [{"name": "images", "dtype": "float32", "shape": ["batch", 3, 8, 8]}]
     assert json.loads(json.dumps(identity.to_dict()))["opset"] == {"ai.onnx": 20}
-    path.write_bytes(path.read_bytes() + b"")
-    assert inspect(path).sha256 == identity.sha256
+    assert identity.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    model = toy.parsed(path)
+    model.doc_string = "the same graph in another file"
+    path.write_bytes(model.SerializeToString())
+    other = inspect(path)
+    assert other.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() != identity.sha256
+    assert other.operators == identity.operators
 
 
 def test_captums_perturbation_methods(path: Path) -> None:
@@ -208,3 +216,32 @@ def test_every_metric_takes_it(path: Path) -> None:
     assert {r.metric for r in table} == set(metrics.METRIC_NAMES)
     assert all(np.isfinite(r.value) for r in table)
     assert torch.equal(big(IMAGES), model(IMAGES))
+
+
+def test_malformed_normalisation_is_explained(path: Path) -> None:
+    about = Preprocessing(mean=(0.5, 0.5), std=(0.5, 0.5), included=False)
+    with pytest.raises(OnnxModelError, match="2 numbers, but the images have 3 channels"):
+        OnnxModel(toy.good(path), preprocessing=about)(IMAGES)
+
+
+def test_an_assumption_holds_only_where_the_file_says_nothing(path: Path) -> None:
+    assumed = Preprocessing(mean=(0.5,), std=(0.25,), included=False)
+    silent = OnnxModel(toy.good(path), assumed=assumed)
+    assert not silent.stated
+    assert torch.allclose(silent(IMAGES), (MEANS - 0.5) / 0.25, atol=1e-5)
+    model = toy.parsed(path)
+    write(model, Metadata(Preprocessing(), 3, "toy", "0"))
+    path.write_bytes(model.SerializeToString())
+    speaking = OnnxModel(path, assumed=assumed)
+    assert speaking.stated
+    assert torch.allclose(speaking(IMAGES), MEANS, atol=1e-6)
+    last = OnnxModel(toy.scaled(path, TensorProto.FLOAT, ["n", 8, 8, 3], (1, 2)), assumed=assumed)
+    assert last.preprocessing.layout == "NHWC"
+    assert torch.allclose(last(IMAGES), (MEANS - 0.5) / 0.25, atol=1e-5)
+
+
+def test_a_negative_size_means_any(path: Path) -> None:
+    model = OnnxModel(toy.good(path, inputs=[toy.value("images", [-1, 3, -1, -1])]))
+    assert model.input_size is None
+    assert model.fixed_batch is None
+    assert torch.allclose(model(IMAGES), MEANS, atol=1e-6)
