@@ -1,0 +1,1 @@
+"""The numerical core, below the measures."""
