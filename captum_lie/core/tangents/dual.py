@@ -19,12 +19,17 @@ class Run:
         rows: 1 + T, the length of every stack.
         fallen: how often each operation was left to PyTorch's own forward mode.
         alive: whether the evaluation still goes on.
+        keys: the dispatcher's keys where it began.
     """
 
     def __init__(self, tangents: int) -> None:
         self.rows = 1 + tangents
         self.fallen: Counter[str] = Counter()
         self.alive = True
+        self.keys = (
+            torch._C._dispatch_tls_local_include_set(),
+            torch._C._dispatch_tls_local_exclude_set(),
+        )
 
 
 class Dual(Tensor):

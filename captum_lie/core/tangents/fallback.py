@@ -13,15 +13,11 @@ from torch import Tensor
 from captum_lie.core.tangents.dual import Dual, Run, duals, primals, run_of
 from captum_lie.core.tangents.registry import NoRule, Operation, is_mutating, is_view
 
-# Every dispatch key as it is outside the engine, which runs below autograd.
-_INCLUDED = torch._C._dispatch_tls_local_include_set()
-_EXCLUDED = torch._C._dispatch_tls_local_exclude_set()
-
 
 @contextmanager
-def above_autograd() -> Iterator[None]:
-    """Autograd's own keys, for PyTorch's forward mode."""
-    with torch._C._ForceDispatchKeyGuard(_INCLUDED, _EXCLUDED), torch.no_grad():
+def outside(run: Run) -> Iterator[None]:
+    """The dispatcher as it is outside the engine: PyTorch's own transforms start from there."""
+    with torch._C._ForceDispatchKeyGuard(*run.keys), torch.no_grad():
         yield
 
 
@@ -42,7 +38,7 @@ def by_forward_mode(operation: Operation, args: Any, kwargs: Any) -> Any:
     results: Any = None
     derivatives: list[tuple[Any, ...]] = []
     try:
-        with above_autograd():
+        with outside(run):
             for i in range(1, run.rows):
                 with forward_ad.dual_level():
                     pair = lambda x, i=i: forward_ad.make_dual(x.stack[0], x.stack[i])  # noqa: E731
@@ -96,7 +92,8 @@ def by_vmap(operation: Operation, args: Any, kwargs: Any) -> Any:
             *_replaced(args, lambda _: next(queue)), **_replaced(kwargs, lambda _: next(queue))
         )
 
-    result = torch.func.vmap(one)(*(x.stack for x in moving))
+    with outside(run):
+        result = torch.func.vmap(one)(*(x.stack for x in moving))
     if isinstance(result, list | tuple):
         return type(result)(Dual(x, run) for x in result)
     return Dual(result, run)

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, duals
-from captum_lie.core.tangents.fallback import above_autograd, by_forward_mode
-from captum_lie.core.tangents.registry import RULES, Operation, aten, overloads
+from captum_lie.core.tangents.fallback import by_forward_mode, outside
+from captum_lie.core.tangents.registry import RULES, NoRule, Operation, aten, overloads
 
 _POINTWISE = """
     gelu silu mish hardswish hardsigmoid sigmoid tanh elu selu celu softplus logit exp exp2 expm1
@@ -25,11 +24,12 @@ _POINTWISE = """
 """
 
 
-def value_and_slope(operation: Operation, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+def value_and_slope(operation: Operation, x: Dual, *args: Any, **kwargs: Any) -> Any:
     """``f(x)`` and ``f'(x)``, None where it is zero."""
-    with above_autograd(), forward_ad.dual_level():
+    value = x.stack[0]
+    with outside(x.run), forward_ad.dual_level():
         return forward_ad.unpack_dual(
-            operation(forward_ad.make_dual(x, torch.ones_like(x)), *args, **kwargs)
+            operation(forward_ad.make_dual(value, torch.ones_like(value)), *args, **kwargs)
         )
 
 
@@ -37,7 +37,7 @@ def pointwise(operation: Operation, x: Any, *args: Any, **kwargs: Any) -> Any:
     """The rule of such an operation, out of place."""
     if not isinstance(x, Dual) or duals((args, kwargs)) or not x.dtype.is_floating_point:
         return by_forward_mode(operation, (x, *args), kwargs)
-    value, slope = value_and_slope(operation, x.stack[0], *args, **kwargs)
+    value, slope = value_and_slope(operation, x, *args, **kwargs)
     if slope is None:
         return value
     if value.shape != x.shape:
@@ -51,10 +51,8 @@ def pointwise(operation: Operation, x: Any, *args: Any, **kwargs: Any) -> Any:
 def pointwise_(operation: Operation, x: Any, *args: Any, **kwargs: Any) -> Any:
     """The same in place; ``operation`` is the one out of place."""
     if not isinstance(x, Dual) or duals((args, kwargs)):
-        from captum_lie.core.tangents.registry import NoRule
-
         raise NoRule(f"{operation} in place of constants and moving tensors")
-    value, slope = value_and_slope(operation, x.stack[0], *args, **kwargs)
+    value, slope = value_and_slope(operation, x, *args, **kwargs)
     x.stack[1:].zero_() if slope is None else x.stack[1:].mul_(slope)
     x.stack[0].copy_(value)
     return x
