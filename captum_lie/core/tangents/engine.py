@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from captum_lie.core.memory import kept_buffers
 from captum_lie.core.tangents import rules  # noqa: F401 (registers them)
 from captum_lie.core.tangents.custom import refused
 from captum_lie.core.tangents.dual import Dual, Run
@@ -78,7 +79,12 @@ def _evaluated(
     function: Function, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...], run: Run
 ) -> Tensor:
     # Below autograd, composite operations arrive whole: fewer of them, and those with a meaning.
-    with torch.no_grad(), torch._C._AutoDispatchBelowAutograd(), refused(Dual):
+    with (
+        torch.no_grad(),
+        torch._C._AutoDispatchBelowAutograd(),
+        refused(Dual),
+        kept_buffers(),
+    ):
         duals = [Dual(torch.cat([x[None], t]), run) for x, t in zip(inputs, tangents, strict=True)]
         output = function(*duals)
         if not isinstance(output, Tensor) or not output.dtype.is_floating_point:
