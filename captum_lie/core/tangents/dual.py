@@ -54,6 +54,9 @@ class Dual(Tensor):
         dual.run = run
         return dual
 
+    def __repr__(self, *, tensor_contents: object = None) -> str:
+        return f"Dual({self.stack[0]}, tangents={len(self.stack) - 1})"
+
     @classmethod
     def __torch_dispatch__(
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -34,8 +34,13 @@ def _functional(operation: Operation) -> Operation | None:
     if not name.endswith("_") or name.endswith("__") or len(written) != 1 or first is None:
         return None
     packet = getattr(aten, name[:-1], None)
-    functional = getattr(packet, operation._overloadname, None)
-    return None if functional is None or is_mutating(functional) else functional
+    takes = [(a.name, str(a.type)) for a in schema.arguments]
+    for overload in packet.overloads() if packet is not None else []:
+        functional = getattr(packet, overload)
+        same = [(a.name, str(a.type)) for a in functional._schema.arguments] == takes
+        if same and not is_mutating(functional):
+            return functional
+    return None
 
 
 def _in_place(functional: Operation, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -38,7 +38,9 @@ def _shifted(x: Dual, a: float, c: Any, b: float, dtype: torch.dtype) -> Dual:
         stack[0].add_(c, alpha=b)
         return Dual(stack, x.run)
     out = stack.new_empty((len(stack), *shape))
-    torch.mul(stack, a, out=out) if a != 1 else out.copy_(stack)
+    out.copy_(stack)
+    if a != 1:
+        out.mul_(a)
     out[0].add_(c, alpha=b)
     return Dual(out, x.run)
 
@@ -116,5 +118,5 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Dual:
     value = torch.where(condition, primal(x), primal(y))
     out = value.new_empty((moving.run.rows, *value.shape))
     out[0] = value
-    torch.where(condition, a, b, out=out[1:])
+    torch.where(condition, a.expand_as(out[1:]), b, out=out[1:])
     return Dual(out, moving.run)

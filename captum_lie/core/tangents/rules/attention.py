@@ -37,9 +37,9 @@ def attention(
         or value.shape[:-2] != batch
         or query.dtype not in _FULL_PRECISION
     ):
-        return aten.scaled_dot_product_attention.default.decompose(
+        return aten._scaled_dot_product_attention_math.default.decompose(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
+        )[0]
     run = run_of((query, key, value))
     c = query.shape[-1] ** -0.5 if scale is None else scale
     q, k, v = (_rows(x) for x in (query, key, value))
