@@ -1,8 +1,8 @@
 """Pushforward (forward mode) and pullback (reverse mode) of a model, without side effects.
 
 Forward mode evaluates the model once and carries all tangents through it, by the rules of
-:mod:`captum_lie.core.tangents` or, where an operation has none, by ``vmap`` over ``jvp``. Models that
-cannot do that are differentiated one tangent at a time, and those with an operator that lacks
+:mod:`captum_lie.core.tangents` or, where an operation has none, by ``vmap`` over ``jvp``. Models
+that cannot do that are differentiated one tangent at a time, and those with an operator that lacks
 forward mode by reverse-over-reverse: ``J ξ = d/du ⟨Jᵀ u, ξ⟩``, since ``Jᵀ u`` is linear in u.
 """
 

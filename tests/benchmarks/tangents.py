@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.tangents --model resnet50 --images 1 --images 2
 
-Seven tangents, random weights, one thread. The limit is the cheaper of one forward pass of 8·N images
-and eight of N. Printed are the median seconds of the limit and, as multiples of it, those of the
-engine (``captum_lie.core.tangents``) and of ``vmap`` over ``jvp``, taken in turn in one process.
+Seven tangents, random weights, one thread. The limit is the cheaper of one forward pass of
+8·N images and eight of N. Printed are the median seconds of the limit and, as multiples of it,
+those of the engine (``captum_lie.core.tangents``) and of ``vmap`` over ``jvp``, taken in turn in
+one process.
 
 Needs the extra ``timm``.
 """
@@ -12,6 +13,7 @@ Needs the extra ``timm``.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -82,7 +84,11 @@ def main() -> None:
 
             engine = partial(by_engine, model, x, tangents, options.chunk)
             vmap = partial(by_vmap, model, x, tangents, options.chunk)
-            methods = {"stacked": stacked, "looped": looped, "engine": engine}
+            methods: dict[str, Callable[[], object]] = {
+                "stacked": stacked,
+                "looped": looped,
+                "engine": engine,
+            }
             difference = float("nan")
             if not options.no_vmap:
                 methods["vmap"] = vmap

@@ -157,7 +157,7 @@ PRODUCTS: dict[str, Callable[[Tensor], Tensor]] = {
     "addmm": lambda x: torch.addmm(constant(x.shape[-2]), x[0, 0], x[0, 0].T, alpha=0.5),
     "einsum": lambda x: torch.einsum("nchw,nkhw->nck", x, x.sin()),
     "einsum_constant": lambda x: torch.einsum("nchw,cd->ndhw", x, constant(x.shape[1], 3)),
-    "tensordot": lambda x: torch.tensordot(x, constant(x.shape[1], 2), dims=([1], [0])),  # type: ignore[no-untyped-call]
+    "tensordot": lambda x: torch.tensordot(x, constant(x.shape[1], 2), dims=([1], [0])),
     "outer": lambda x: torch.outer(x[0, 0, 0], x[0, 0, -1]),
 }
 
@@ -292,6 +292,14 @@ NORMS: dict[str, Callable[[Tensor], Tensor]] = {
     ),
     "group_norm_plain": lambda x: F.group_norm(x, 1, eps=1e-3),
     "rms_norm": lambda x: F.rms_norm(x, x.shape[-1:], constant(x.shape[-1])),
+    "batch_norm_moving": lambda x: F.batch_norm(
+        x, constant(x.shape[1]), positive(constant(x.shape[1])), x[0, :, 0, 0], x[-1, :, 0, 1]
+    ),
+    "layer_norm_moving": lambda x: F.layer_norm(x, x.shape[-1:], x[0, 0, 0], x[0, 0, 1]),
+    "layer_norm_constant": lambda x: F.layer_norm(
+        constant(*x.shape), x.shape[-1:], None, x[0, 0, 1]
+    ),
+    "group_norm_moving": lambda x: F.group_norm(x, 1, x[0, :, 0, 0], eps=1e-3),
     "local_response_norm": lambda x: F.local_response_norm(x, 3),
     "dropout": lambda x: F.dropout(x, 0.5, False),
     "alpha_dropout": lambda x: F.alpha_dropout(x, 0.5, False),

@@ -34,7 +34,7 @@ def refused(kind: type) -> Iterator[None]:
                     raise NoRule(f"{cls.__name__} has a derivative of its own")
                 return original.__get__(None, cls)(*args, **kwargs)
 
-            Function.apply = classmethod(apply)  # type: ignore[assignment]
+            Function.apply = classmethod(apply)
         _depth += 1
     try:
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,26 +42,28 @@ class Dual(Tensor):
     stack: Tensor
     run: Run
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment,unused-ignore]
 
     @staticmethod
     def __new__(cls, stack: Tensor, run: Run) -> Dual:
+        if isinstance(stack, Dual) or len(stack) != run.rows:
+            raise NoRule("a stack of another evaluation")
         primal = stack[0]
-        dual: Dual = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        dual: Dual = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,unused-ignore]
             cls, primal.shape, strides=primal.stride(), dtype=stack.dtype, device=stack.device
         )
         dual.stack = stack
         dual.run = run
         return dual
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"Dual({self.stack[0]}, tangents={len(self.stack) - 1})"
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if any(_is_dead(x) for x in args):
+        if _met(args) == "ended":
             return func(*_settled(args), **_settled(kwargs or {}))
         found = RULES.get(func)
         if found is None:
@@ -71,11 +73,25 @@ class Dual(Tensor):
         return found(*args, **kwargs) if kwargs else found(*args)
 
 
-def _is_dead(x: Any) -> bool:
-    """Whether a model kept this from an evaluation that has ended."""
-    if isinstance(x, Dual):
-        return not x.run.alive
-    return isinstance(x, list) and any(_is_dead(y) for y in x)
+def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:
+    """The one run of the duals among the arguments; whether one of them is from one that ended.
+
+    Raises:
+        NoRule: two runs meet, since one is part of the other; their tangents are different things.
+    """
+    for x in args:
+        if isinstance(x, Dual):
+            if not x.run.alive:
+                return "ended"
+            if run is not None and x.run is not run:
+                raise NoRule("tensors of two evaluations meet")
+            run = x.run
+        elif type(x) is list:
+            found = _met(x, run)
+            if found == "ended":
+                return found
+            run = found
+    return run
 
 
 def _settled(arguments: Any) -> Any:

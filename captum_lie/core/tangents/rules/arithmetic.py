@@ -12,7 +12,8 @@ from captum_lie.core.tangents.registry import aten, rule
 
 
 def _broadcast(*tensors: Any) -> torch.Size:
-    return torch.broadcast_shapes(*(x.shape for x in tensors if isinstance(x, Tensor)))
+    shape: torch.Size = torch.broadcast_shapes(*(x.shape for x in tensors if isinstance(x, Tensor)))
+    return shape
 
 
 @rule(aten.add.Tensor, aten.add.Scalar)

@@ -8,6 +8,7 @@ The softmax's ``t ↦ y (t - Σ y t)`` is another.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,15 @@ def batch_norm(
     momentum: float,
     eps: float,
     cudnn_enabled: bool,
-) -> Dual:
+) -> Any:
     """With fixed statistics affine: ``t ↦ w t / √(σ² + ε)``."""
+    if isinstance(running_mean, Dual) or isinstance(running_var, Dual):
+        raise NoRule("a normalisation with moving statistics")
+    if isinstance(weight, Dual) or isinstance(bias, Dual):
+        plain = torch.batch_norm(
+            x, None, None, running_mean, running_var, training, momentum, eps, cudnn_enabled
+        )
+        return _moving(plain, weight, bias, (-1, *[1] * (x.ndim - 2)))
     if training:
         return _batch_statistics(x, weight, bias, running_mean, eps)
     assert running_mean is not None
@@ -66,14 +74,20 @@ def _batch_statistics(
 def _affine(
     out: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int], x: Dual
 ) -> Dual:
-    """``w x̂ + b``, in place of x̂."""
-    if isinstance(weight, Dual) or isinstance(bias, Dual):
-        raise NoRule("a normalisation with moving weights")
+    """``w x̂ + b`` with constants, in place of x̂."""
     if weight is not None:
         out.mul_(weight.view(shape))
     if bias is not None:
         out[0].add_(bias.view(shape))
     return Dual(out, x.run)
+
+
+def _moving(
+    normalised: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]
+) -> Any:
+    """``w x̂ + b`` where w or b move: the sum and the product have rules."""
+    scaled = normalised if weight is None else normalised * weight.view(shape)
+    return scaled if bias is None else scaled + bias.view(shape)
 
 
 @rule(aten.layer_norm.default)
@@ -84,7 +98,10 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
     cudnn_enable: bool = True,
-) -> Dual:
+) -> Any:
+    if isinstance(weight, Dual) or isinstance(bias, Dual):
+        plain = torch.layer_norm(x, normalized_shape, None, None, eps)
+        return _moving(plain, weight, bias, normalized_shape)
     return native_layer_norm(x, normalized_shape, weight, bias, eps)[0]
 
 
@@ -117,7 +134,10 @@ def group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
-) -> Dual:
+) -> Any:
+    shape = (-1, *[1] * (x.ndim - 2))
+    if isinstance(weight, Dual) or isinstance(bias, Dual):
+        return _moving(torch.group_norm(x, num_groups, None, None, eps), weight, bias, shape)
     stack = x.stack.contiguous()
     n, c = x.shape[:2]
     hw = stack[0].numel() // (n * c)
@@ -128,7 +148,7 @@ def group_norm(
         out[i] = aten.native_group_norm_backward.default(
             stack[i], stack[0], mean, rstd, None, n, c, hw, num_groups, _INPUT_ONLY
         )[0]
-    return _affine(out, weight, bias, (-1, *[1] * (x.ndim - 2)), x)
+    return _affine(out, weight, bias, shape, x)
 
 
 @rule(aten._softmax.default)

@@ -48,7 +48,8 @@ def matmul(x: Tensor, y: Tensor) -> Any:
 
 def _row_times(rows: Tensor, y: Tensor) -> Tensor:
     """Vectors ``[1+T, k]`` times a constant ``[k]`` or ``[..., k, m]``."""
-    return rows @ y if y.ndim <= 2 else (rows @ y).movedim(-2, 0)
+    product: Tensor = rows @ y
+    return product if y.ndim <= 2 else product.movedim(-2, 0)
 
 
 @rule(aten.mm.default)
@@ -64,9 +65,15 @@ def bmm(x: Tensor, y: Tensor) -> Dual:
     if isinstance(x, Dual) and isinstance(y, Dual):
         return Dual(_both(x.stack, y.stack), x.run)
     if isinstance(x, Dual):
-        return Dual(_each(x.stack, y, torch.bmm), x.run)
+        out = x.stack.new_empty((*x.stack.shape[:3], y.shape[2]))
+        for row, t in zip(out, x.stack, strict=True):
+            torch.bmm(t, y, out=row)
+        return Dual(out, x.run)
     assert isinstance(y, Dual)
-    return Dual(_each(y.stack, x, lambda row, c, out: torch.bmm(c, row, out=out)), y.run)
+    out = x.new_empty((y.run.rows, *x.shape[:2], y.shape[2]))
+    for row, t in zip(out, y.stack, strict=True):
+        torch.bmm(x, t, out=row)
+    return Dual(out, y.run)
 
 
 def _both(x: Tensor, y: Tensor) -> Tensor:
@@ -76,19 +83,6 @@ def _both(x: Tensor, y: Tensor) -> Tensor:
     for i in range(1, len(x)):
         torch.bmm(x[i], y[0], out=out[i]).baddbmm_(x[0], y[i])
     return out
-
-
-def _each(stack: Tensor, constant: Tensor, product: Any) -> Tensor:
-    rows = None
-    for i, row in enumerate(stack):
-        if rows is None:
-            first = product(row, constant, out=None)
-            rows = first.new_empty((len(stack), *first.shape))
-            rows[0] = first
-        else:
-            product(row, constant, out=rows[i])
-    assert rows is not None
-    return rows
 
 
 @rule(aten.mv.default, aten.dot.default)
