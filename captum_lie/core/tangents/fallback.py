@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, Run, duals, primals, run_of
 from captum_lie.core.tangents.registry import NoRule, Operation, is_mutating, is_view
+
+_one_at_a_time = threading.RLock()  # PyTorch has one level of forward mode for all threads
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def by_forward_mode(operation: Operation, args: Any, kwargs: Any) -> Any:
     try:
         with outside(run):
             for i in range(1, run.rows):
-                with forward_ad.dual_level():
+                with _one_at_a_time, forward_ad.dual_level():
                     pair = lambda x, i=i: forward_ad.make_dual(x.stack[0], x.stack[i])  # noqa: E731
                     outputs = operation(*_replaced(args, pair), **_replaced(kwargs, pair))
                     several = isinstance(outputs, list | tuple)

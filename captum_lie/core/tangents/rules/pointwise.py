@@ -1,6 +1,7 @@
 """Smooth functions of one tensor, element by element: ``t ↦ t ∘ f'(x)``.
 
-PyTorch's forward mode along ones gives ``f'``, once for all tangents.
+PyTorch's reverse mode of ones gives ``f'``, once for all tangents; unlike its forward mode, whose
+levels belong to the process, in any number of threads.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 
 from captum_lie.core.tangents.dual import Dual, duals
 from captum_lie.core.tangents.fallback import by_forward_mode, outside
@@ -26,11 +26,13 @@ _POINTWISE = """
 
 def value_and_slope(operation: Operation, x: Dual, *args: Any, **kwargs: Any) -> Any:
     """``f(x)`` and ``f'(x)``, None where it is zero."""
-    value = x.stack[0]
-    with outside(x.run), forward_ad.dual_level():
-        return forward_ad.unpack_dual(
-            operation(forward_ad.make_dual(value, torch.ones_like(value)), *args, **kwargs)
-        )
+    with outside(x.run), torch.enable_grad():
+        leaf = x.stack[0].detach().requires_grad_()
+        value = operation(leaf, *args, **kwargs)
+        if not value.requires_grad:
+            return value, None
+        slope = torch.autograd.grad(value, leaf, torch.ones_like(value))[0]
+    return value.detach(), slope
 
 
 def pointwise(operation: Operation, x: Any, *args: Any, **kwargs: Any) -> Any:
