@@ -105,6 +105,10 @@ IN_PLACE: dict[str, Callable[[Tensor], object]] = {
     "addcmul_": lambda x: x.addcmul_(x.sin(), constant(x.shape[-1]), value=0.5),
     "lerp_": lambda x: x.lerp_(x.sin(), 0.3),
     "index_add_": lambda x: x.index_add_(1, torch.tensor([0]), x[:, :1].sin()),
+    "dropout_": lambda x: F.dropout(x, 0.5, False, inplace=True).mul_(2),
+    "multiply_": lambda x: x.multiply_(x.sin()),
+    "clip_": lambda x: x.clip_(-0.5, 0.5),
+    "square_": lambda x: x.square_(),
     "clamp_part_": lambda x: x[..., ::2].clamp_(0, 1),
 }
 
@@ -239,6 +243,11 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean_all": lambda x: x.mean(),
     "var": lambda x: x.var((2, 3), correction=0),
     "std": lambda x: x.std(-1, correction=0, keepdim=True) if x.shape[-1] > 1 else x,
+    "var_all": lambda x: x.var() if x.numel() > 1 else x,
+    "std_default": lambda x: torch.cat([x, x.sin()], 1).std(1),
+    "norm_all": lambda x: x.norm(),
+    "norm_zero": lambda x: (x * (x[:, :1] > 0)).norm(dim=(1, 2), keepdim=True),
+    "norm_scalar": lambda x: x.sum().norm(),
     "var_mean": lambda x: torch.stack(torch.var_mean(x, (1, 2), correction=0)),
     "norm": lambda x: x.norm(dim=1),
     "norm_1": lambda x: torch.linalg.vector_norm(x, 1, (2, 3)),

@@ -36,8 +36,8 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 # Left to PyTorch's forward mode of the operation, which is right and rarely needed.
 WITHOUT_RULE = {
     *("maximum", "atan2", "lerp", "addcmul", "hypot"),  # of two
-    *("var", "std", "var_mean", "norm", "norm_1", "norm_inf", "normalize", "amax", "amin"),
-    *("max_all", "cumprod", "logsumexp", "prod", "cosine", "fft"),
+    *("norm_1", "norm_inf", "amax", "amin"),
+    *("norm_scalar", "max_all", "cumprod", "logsumexp", "prod", "fft"),
     *("setitem_list", "setitem_mask", "addcmul_", "lerp_", "index_add_"),
 }
 

@@ -13,15 +13,15 @@ from captum_lie.core.tangents.registry import NoRule, Operation, Rule, aten, is_
 
 
 def resolve(operation: Operation) -> Rule:
-    """In-place operations are written from their results, composite ones taken apart.
+    """Composite operations are taken apart, those in place written from their results.
 
     All others are left to PyTorch's forward mode of the one operation.
     """
+    if operation._can_decompose():
+        return partial(_taken_apart, operation)
     if is_mutating(operation):
         functional = _functional(operation)
         return partial(_refuse, operation) if functional is None else partial(_in_place, functional)
-    if operation._can_decompose():
-        return partial(_taken_apart, operation)
     return partial(_forward_mode, operation)
 
 
