@@ -1,8 +1,9 @@
 """Pushforward (forward mode) and pullback (reverse mode) of a model, without side effects.
 
-Forward mode evaluates the model once and carries all tangents through it (``vmap`` over ``jvp``).
-Models that cannot do that are differentiated one tangent at a time, and those with an operator that
-lacks forward mode by reverse-over-reverse: ``J ξ = d/du ⟨Jᵀ u, ξ⟩``, since ``Jᵀ u`` is linear in u.
+Forward mode evaluates the model once and carries all tangents through it, by the rules of
+:mod:`captum_lie.core.tangents` or, where an operation has none, by ``vmap`` over ``jvp``. Models
+that cannot do that are differentiated one tangent at a time, and those with an operator that lacks
+forward mode by reverse-over-reverse: ``J ξ = d/du ⟨Jᵀ u, ξ⟩``, since ``Jᵀ u`` is linear in u.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from captum_lie._turns import Turns
 from captum_lie._validation import check_output, is_out_of_memory
+from captum_lie.core import tangents as engine
 from captum_lie.errors import UnsupportedModelError
 
 with warnings.catch_warnings():  # forward mode imports this, which uses a deprecated part of torch
@@ -104,7 +106,11 @@ class _AffineBatchNorm(TorchFunctionMode):
         if func is F.batch_norm:
             bound = _BATCH_NORM.bind(*args, **kwargs)
             bound.apply_defaults()
-            if not bound.arguments["training"] and bound.arguments["running_mean"] is not None:
+            if (
+                not bound.arguments["training"]
+                and bound.arguments["running_mean"] is not None
+                and not isinstance(bound.arguments["input"], engine.Dual)  # has a rule for it
+            ):
                 return _affine_batch_norm(**bound.arguments)
         return func(*args, **kwargs)
 
@@ -167,11 +173,14 @@ def pushforward(
     """
     with differentiable(), torch.no_grad():
         inputs = tuple(x.detach().clone() for x in inputs)
-        # One tangent gains nothing from vmap, and plain dual tensors run on more models.
-        names = list(_STRATEGIES) if len(tangents[0]) > 1 else list(_STRATEGIES)[1:]
+        names = list(_STRATEGIES)
         known = _recall(forward_func)
+        if known is not None:
+            names = names[names.index(known) :]
+        if len(tangents[0]) == 1:  # gains nothing from vmap: plain dual tensors run on more models
+            names = [name for name in names if name != "vmap"]
         errors: dict[str, RuntimeError] = {}
-        for name in names[names.index(known) :] if known in names else names:
+        for name in names:
             try:
                 result = _STRATEGIES[name](function, inputs, tangents, chunk_size)
             except RuntimeError as error:
@@ -195,6 +204,18 @@ def pushforward(
             f"The model runs but cannot be differentiated ({reasons}). "
             "Check that it is built from differentiable PyTorch operators."
         )
+
+
+def _stacked(function: Function, inputs: Tensors, tangents: Tensors, chunk: int | None) -> Tensor:
+    """All tangents ride on one evaluation of the model, by our own rules."""
+    try:
+        with without_fallback_warnings():
+            return engine.pushforward(function, inputs, tangents, chunk)
+    except Exception as error:
+        # Whatever is wrong, another strategy knows better: a model's own errors come up there, too.
+        if isinstance(error, engine.NoRule) or is_out_of_memory(error):
+            raise
+        raise engine.NoRule(f"{type(error).__name__}: {error}") from error
 
 
 def _vmapped(function: Function, inputs: Tensors, tangents: Tensors, chunk: int | None) -> Tensor:
@@ -261,6 +282,7 @@ def double_backward(
 
 
 _STRATEGIES: dict[str, Callable[[Function, Tensors, Tensors, int | None], Tensor]] = {
+    "stack": _stacked,
     "vmap": _vmapped,
     "duals": _duals,
     "double backward": double_backward,

@@ -1,0 +1,190 @@
+"""A tensor with its tangents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from captum_lie.core.tangents.registry import RULES, NoRule
+
+
+class Run:
+    """What the duals of one evaluation share.
+
+    Attributes:
+        rows: 1 + T, the length of every stack.
+        fallen: how often each operation was left to PyTorch's own forward mode.
+        alive: whether the evaluation still goes on.
+        keys: the dispatcher's keys where it began.
+    """
+
+    def __init__(self, tangents: int) -> None:
+        self.rows = 1 + tangents
+        self.fallen: Counter[str] = Counter()
+        self.alive = True
+        self.keys = (
+            torch._C._dispatch_tls_local_include_set(),
+            torch._C._dispatch_tls_local_exclude_set(),
+        )
+
+
+class Dual(Tensor):
+    """A tensor ``[...]`` and T tangents of it, in one stack ``[1 + T, ...]``, the tensor first.
+
+    To models it looks like the tensor: same shape, strides, dtype and device. Views of it view the
+    stack, so that what is written in place reaches tensor and tangents alike.
+    """
+
+    stack: Tensor
+    run: Run
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment,unused-ignore]
+
+    @staticmethod
+    def __new__(cls, stack: Tensor, run: Run) -> Dual:
+        if isinstance(stack, Dual) or len(stack) != run.rows:
+            raise NoRule("a stack of another evaluation")
+        primal = stack[0]
+        dual: Dual = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,unused-ignore]
+            cls, primal.shape, strides=primal.stride(), dtype=stack.dtype, device=stack.device
+        )
+        dual.stack = stack
+        dual.run = run
+        return dual
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"Dual({self.stack[0]}, tangents={len(self.stack) - 1})"
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if _met(args) == "ended":
+            return func(*_settled(args), **_settled(kwargs or {}))
+        found = RULES.get(func)
+        if found is None:
+            from captum_lie.core.tangents.resolution import resolve  # it needs this class
+
+            found = RULES[func] = resolve(func)
+        return found(*args, **kwargs) if kwargs else found(*args)
+
+
+def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:
+    """The one run of the duals among the arguments; whether one of them is from one that ended.
+
+    Raises:
+        NoRule: two runs meet, since one is part of the other; their tangents are different things.
+    """
+    for x in args:
+        if isinstance(x, Dual):
+            if not x.run.alive:
+                return "ended"
+            if run is not None and x.run is not run:
+                raise NoRule("tensors of two evaluations meet")
+            run = x.run
+        elif type(x) is list:
+            found = _met(x, run)
+            if found == "ended":
+                return found
+            run = found
+    return run
+
+
+def _settled(arguments: Any) -> Any:
+    """What a model kept from an earlier evaluation is a constant now."""
+    if isinstance(arguments, Dual):
+        return arguments if arguments.run.alive else arguments.stack[0]
+    if isinstance(arguments, list | tuple):
+        return type(arguments)(_settled(x) for x in arguments)
+    if isinstance(arguments, dict):
+        return {name: _settled(x) for name, x in arguments.items()}
+    return arguments
+
+
+def primal(x: Any) -> Any:
+    """The tensor without its tangents; anything else as it is."""
+    return x.stack[0] if isinstance(x, Dual) else x
+
+
+def primals(arguments: Any) -> Any:
+    """:func:`primal` of everything in nested lists, tuples and dictionaries."""
+    if isinstance(arguments, Dual):
+        return arguments.stack[0]
+    if isinstance(arguments, list | tuple):
+        return type(arguments)(primals(x) for x in arguments)
+    if isinstance(arguments, dict):
+        return {name: primals(x) for name, x in arguments.items()}
+    return arguments
+
+
+def run_of(arguments: Any) -> Run:
+    """The run of the first dual among nested arguments."""
+    for dual in duals(arguments):
+        return dual.run
+    raise NoRule("an operation was given no tangents")
+
+
+def duals(arguments: Any) -> list[Dual]:
+    """All duals among nested arguments, in order."""
+    if isinstance(arguments, Dual):
+        return [arguments]
+    if isinstance(arguments, dict):
+        arguments = arguments.values()
+    elif not isinstance(arguments, list | tuple):
+        return []
+    return [dual for x in arguments for dual in duals(x)]
+
+
+def axis(dim: int, x: Tensor) -> int:
+    """An axis of the tensor as an axis of its stack."""
+    if x.ndim == 0:
+        raise NoRule("an axis of a tensor without axes")
+    return dim + 1 if dim >= 0 else dim
+
+
+def axes(dims: Sequence[int] | int, x: Tensor) -> list[int]:
+    return [axis(dim, x) for dim in ([dims] if isinstance(dims, int) else dims)]
+
+
+def aligned(x: Dual, ndim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """The stack, such that it broadcasts against tensors of ``ndim`` axes as the tensor does."""
+    stack = x.stack
+    if x.ndim < ndim:
+        stack = (
+            stack.view(len(stack), *[1] * (ndim - x.ndim), *x.shape)
+            if (stack.is_contiguous())
+            else stack.reshape(len(stack), *[1] * (ndim - x.ndim), *x.shape)
+        )
+    return stack if dtype is None or stack.dtype == dtype else stack.to(dtype)
+
+
+def lifted(x: Tensor, run: Run, dtype: torch.dtype | None = None) -> Tensor:
+    """The stack of a tensor; of a constant the one with tangents of zero."""
+    if isinstance(x, Dual):
+        return x.stack if dtype is None else x.stack.to(dtype)
+    stack = x.new_zeros((run.rows, *x.shape), dtype=dtype)
+    stack[0] = x
+    return stack
+
+
+def common_dtype(*tensors: Any) -> torch.dtype:
+    """The dtype that an elementwise operation of the tensors (or numbers) computes in."""
+    dtypes = {x.dtype for x in tensors if isinstance(x, Tensor)}
+    if len(dtypes) == 1 and all(isinstance(x, Tensor) for x in tensors):
+        return dtypes.pop()
+    first, second = tensors
+    return torch.result_type(primal(first), primal(second))
+
+
+def write(x: Dual, value: Tensor) -> Dual:
+    """Overwrite a tensor and its tangents in place."""
+    if isinstance(value, Dual):
+        x.stack.copy_(aligned(value, x.ndim))
+    else:
+        x.stack[0].copy_(value)
+        x.stack[1:].zero_()
+    return x

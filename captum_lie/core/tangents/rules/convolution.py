@@ -1,0 +1,48 @@
+"""Convolutions: of all rows of the stack at once, the bias to the tensor alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_lie.core.tangents.dual import Dual, primal, run_of
+from captum_lie.core.tangents.registry import aten, rule
+
+
+@rule(aten.convolution.default)
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Dual:
+    """``(w * x + b)˙ = w * t_x + t_w * x + t_b``."""
+    run = run_of((x, weight, bias))
+    if isinstance(weight, Dual) or not isinstance(x, Dual):
+        return _moving_weight(x, weight, bias, *options)
+    stack = x.stack
+    batched = stack.ndim > weight.ndim
+    folded = stack.flatten(0, 1) if batched else stack
+    out = torch.convolution(folded, weight, None, *options)
+    if batched:
+        out = out.unflatten(0, stack.shape[:2])
+    if bias is not None:
+        shape = (-1, *[1] * (weight.ndim - 2))
+        if isinstance(bias, Dual):
+            out.add_(bias.stack.view(run.rows, *([1] if batched else []), *shape))
+        else:
+            out[0].add_(bias.view(shape))
+    return Dual(out, run)
+
+
+def _moving_weight(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Dual:
+    run = run_of((x, weight, bias))
+    x0, w0, b0 = primal(x), primal(weight), primal(bias)
+    rows = [torch.convolution(x0, w0, b0, *options)]
+    for i in range(1, run.rows):
+        row = torch.zeros_like(rows[0])
+        if isinstance(x, Dual):
+            row += torch.convolution(x.stack[i], w0, None, *options)
+        if isinstance(weight, Dual):
+            row += torch.convolution(x0, weight.stack[i], None, *options)
+        if isinstance(bias, Dual):
+            row += bias.stack[i].view(-1, *[1] * (weight.ndim - 2))
+        rows.append(row)
+    return Dual(torch.stack(rows), run)
