@@ -6,9 +6,7 @@ none of them by name.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import entry_points
@@ -20,12 +18,15 @@ from torch import Tensor, nn
 
 from captum_lie import examples
 from captum_lie._data import to_model
+from captum_lie._factories import find_factory
 from captum_lie._validation import is_out_of_memory
 from captum_lie.errors import InvalidValueError, UnknownModelError, UnsupportedModelError
+from captum_lie.images import View
 
 __all__ = ["ENTRY_POINTS", "check_runs", "find_factory", "has_untrained_twin", "load_model"]
 
 #: Adapters name their loader, ``load(name, pretrained, checkpoint)``, under this entry point group.
+#: It gets the whole name, prefix included, and raises UnknownModelError for one that is not its own.
 ENTRY_POINTS = "captum_lie.models"
 
 
@@ -35,6 +36,8 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
     Args:
         name: an embedded model (``cnn``), a factory (``FILE.py:function``), or a name that an
             adapter knows (``resnet18``, or ``timm:resnet18`` to say which adapter).
+            A model may say how it wants its images (``view``, ``input_size``), what its outputs are
+            called (``classes``) and where its weights come from (``provenance``).
         pretrained: False gives the untrained architecture.
         checkpoint: weights for the adapter to load instead of its own.
 
@@ -50,29 +53,28 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
             raise InvalidValueError(
                 f"The embedded model {name} has its own weights: leave out --checkpoint."
             )
-        return examples.load_model(name, trained=pretrained)
+        return _described(examples.load_model(name, trained=pretrained))
     if ".py:" in name:
         factory = find_factory(name)
         return _model_from(name, factory, pretrained=pretrained, checkpoint=checkpoint)
-    adapter, _, rest = name.rpartition(":")
     loaders = entry_points(group=ENTRY_POINTS)
+    prefix = name.partition(":")[0] if ":" in name else None
+    asked = [loader for loader in loaders if loader.name == prefix] or list(loaders)
     reasons = []
-    for loader in loaders:
-        if adapter in ("", loader.name):
-            try:
-                load = loader.load()
-            except ImportError as error:
-                reasons.append(
-                    f"{loader.name} is not installed ({error}): "
-                    f"pip install 'captum-lie[{loader.name}]'"
-                )
-                continue
-            try:
-                return _model_from(
-                    name, partial(load, rest), pretrained=pretrained, checkpoint=checkpoint
-                )
-            except UnknownModelError as error:
-                reasons.append(f"{loader.name}: {error}")
+    for loader in asked:
+        try:
+            load = loader.load()
+        except ImportError as error:
+            reasons.append(
+                f"{loader.name} is not installed ({error}): pip install 'captum-lie[{loader.name}]'"
+            )
+            continue
+        try:
+            return _model_from(
+                name, partial(load, name), pretrained=pretrained, checkpoint=checkpoint
+            )
+        except UnknownModelError as error:
+            reasons.append(f"{loader.name}: {error}")
     raise InvalidValueError(
         f"No model {name!r}. Embedded: {', '.join(examples.MODEL_NAMES)}; or FILE.py:function"
         + (f"; {'; '.join(reasons)}" if reasons else "")
@@ -92,45 +94,6 @@ def has_untrained_twin(name: str) -> bool:
     if ".py:" not in name:
         return True
     return "pretrained" in inspect.signature(find_factory(name)).parameters
-
-
-def find_factory(spec: str) -> Callable[..., Any]:
-    """The function of ``FILE.py:function``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file fails to run, or has no such function.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     file = Path(folder) / "mymodel.py"
-        ...     _ = file.write_text("from torch import nn\\ndef build(): return nn.Flatten()")
-        ...     find_factory(f"{file}:build")()
-        Flatten(start_dim=1, end_dim=-1)
-    """
-    file, _, function = spec.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {file} (from --model {spec}).")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # a script finds what lies beside it
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise InvalidValueError(f"{file} failed to run: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    factory = getattr(module, function, None)
-    if not callable(factory):
-        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise InvalidValueError(
-            f"{file} has no function {function!r}. It has: {', '.join(names) or 'none'}."
-        )
-    return factory  # type: ignore[no-any-return]
 
 
 def check_runs(name: str, model: nn.Module, images: Tensor) -> None:
@@ -158,6 +121,18 @@ def check_runs(name: str, model: nn.Module, images: Tensor) -> None:
             f"{name} fails on an image of shape {list(first.shape[1:])} ({reason}). "
             "Does it take this size (--size) and these channels?"
         ) from error
+
+
+def _described(model: nn.Module) -> nn.Module:
+    """An embedded model that says what it was trained on."""
+    said = {
+        "view": View((examples.IMAGE_SIZE, examples.IMAGE_SIZE), channels=3),
+        "classes": examples.CLASSES,
+        "provenance": "embedded in captum-lie",
+    }
+    for name, value in said.items():
+        setattr(model, name, value)
+    return model
 
 
 def _model_from(

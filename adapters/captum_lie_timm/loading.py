@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import timm.data
+from torch import nn
 
 from captum_lie.errors import UnknownModelError, UnsupportedModelError
+from captum_lie.images import View
 from captum_lie.preprocessing import Normalized
+
+#: Where timm finds models that are not its own.
+_SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = None) -> Normalized:
     """A timm model in evaluation mode that takes plain images in [0, 1].
 
     Args:
-        name: as in ``timm.list_models()``, ``"vit_tiny_patch16_224"`` for one.
+        name: as in ``timm.list_models()``, ``"vit_tiny_patch16_224"`` for one; a prefix ``timm:``
+            is taken off. With timm's own prefixes it is a repository (``"hf-hub:timm/..."``) or a
+            folder (``"local-dir:..."``).
         pretrained: load timm's weights (from its cache or the hub).
         checkpoint: load these weights instead; any format that timm reads.
 
@@ -29,7 +37,11 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
         >>> model.input_size
         (224, 224)
     """
-    if not timm.is_model(name.split(".")[0]):
+    name = name.removeprefix("timm:")
+    if ":" in name:
+        if not name.startswith(_SOURCES):
+            raise UnknownModelError(f"timm {timm.__version__} has no source {name!r}.")
+    elif not timm.is_model(name.split(".")[0]):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         hint = f" Similar: {', '.join(close)}." if close else ""
         raise UnknownModelError(f"timm {timm.__version__} has no model {name!r}.{hint}")
@@ -47,9 +59,62 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
             f"Could not load {name} with {source}: {_first_line(error)} "
             "Give a local file with checkpoint=, or pretrained=False for random weights."
         ) from error
-    config = timm.data.resolve_model_data_config(model)  # type: ignore[no-untyped-call,attr-defined]
-    _, height, width = config["input_size"]
-    return Normalized(model, config["mean"], config["std"], (height, width)).eval()
+    source = "random weights"
+    if checkpoint is not None:
+        source = f"checkpoint {Path(checkpoint).name}"
+    elif pretrained:
+        source = f"weights {model.pretrained_cfg.get('hf_hub_id') or name}"
+    return prepared(
+        model,
+        f"timm {timm.__version__}, {source}",
+        classes=None if checkpoint is not None else class_names(model),
+    )
+
+
+def prepared(
+    model: nn.Module, provenance: str, *, classes: tuple[str, ...] | None = None
+) -> Normalized:
+    """A timm model with the preprocessing that its configuration states, in evaluation mode.
+
+    Args:
+        model: as timm creates it.
+        provenance: where its weights come from.
+        classes: what its outputs are called.
+
+    Example:
+        >>> model = timm.create_model("tf_efficientnet_lite1", pretrained=False)
+        >>> prepared(model, "random weights").view.describe()
+        '240x240, the middle of 272x272 (bicubic)'
+    """
+    config: dict[str, Any] = timm.data.resolve_model_data_config(model)  # type: ignore[no-untyped-call,attr-defined]
+    channels, height, width = config["input_size"]
+    view = View(
+        (height, width),
+        crop=config["crop_pct"],
+        interpolation=config["interpolation"],
+        mode="squash" if config["crop_mode"] == "squash" else "center",
+        channels=channels,
+    )
+    return Normalized(
+        model, config["mean"], config["std"], view=view, classes=classes, provenance=provenance
+    ).eval()
+
+
+def class_names(model: nn.Module) -> tuple[str, ...] | None:
+    """Names of an ImageNet model's outputs, each with its WordNet number; None for other models.
+
+    Example:
+        >>> class_names(timm.create_model("resnet10t", pretrained=False))[281]
+        'tabby, tabby cat, n02123045'
+    """
+    subset = timm.data.infer_imagenet_subset(model)
+    if subset is None:
+        return None
+    info = timm.data.ImageNetInfo(subset)
+    return tuple(
+        f"{info.index_to_description(i)}, {info.index_to_label_name(i)}"
+        for i in range(info.num_classes())
+    )
 
 
 def _first_line(error: Exception) -> str:
