@@ -19,14 +19,19 @@ from torch import Tensor, nn
 from captum_lie import examples
 from captum_lie._data import to_model
 from captum_lie._factories import find_factory
-from captum_lie._validation import is_out_of_memory
-from captum_lie.errors import InvalidValueError, UnknownModelError, UnsupportedModelError
+from captum_lie._validation import check_output, is_out_of_memory
+from captum_lie.errors import (
+    InvalidValueError,
+    UnknownModelError,
+    UnsupportedModelError,
+    UserError,
+)
 from captum_lie.images import View
 
 __all__ = ["ENTRY_POINTS", "check_runs", "find_factory", "has_untrained_twin", "load_model"]
 
 #: Adapters name their loader, ``load(name, pretrained, checkpoint)``, under this entry point group.
-#: It gets the whole name, prefix included, and raises UnknownModelError for one that is not its own.
+#: It gets the whole name, prefix included, and raises UnknownModelError if that is not its own.
 ENTRY_POINTS = "captum_lie.models"
 
 
@@ -53,7 +58,7 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
             raise InvalidValueError(
                 f"The embedded model {name} has its own weights: leave out --checkpoint."
             )
-        return _described(examples.load_model(name, trained=pretrained))
+        return _described(examples.load_model(name, trained=pretrained), pretrained)
     if ".py:" in name:
         factory = find_factory(name)
         return _model_from(name, factory, pretrained=pretrained, checkpoint=checkpoint)
@@ -96,8 +101,8 @@ def has_untrained_twin(name: str) -> bool:
     return "pretrained" in inspect.signature(find_factory(name)).parameters
 
 
-def check_runs(name: str, model: nn.Module, images: Tensor) -> None:
-    """Run a model once on the first image: a misfit shows here, before the work.
+def check_runs(name: str, model: nn.Module, images: Tensor) -> Tensor:
+    """Run a model once on the first image, and give its output: a misfit shows before the work.
 
     Raises:
         UnsupportedModelError: it fails, with its own reason.
@@ -107,28 +112,30 @@ def check_runs(name: str, model: nn.Module, images: Tensor) -> None:
         Traceback (most recent call last):
         captum_lie.errors.UnsupportedModelError: linear fails on an image of shape [1, 2, 4] \
 (RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x4 and 3x2)). Does it take this size \
-(--size) and these channels?
+(--size) and these channels (--channels)?
     """
     first = to_model(model, images[:1])
     try:
         with torch.no_grad():
-            model(first)
+            return check_output(model(first))
+    except UserError:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
         raise UnsupportedModelError(
             f"{name} fails on an image of shape {list(first.shape[1:])} ({reason}). "
-            "Does it take this size (--size) and these channels?"
+            "Does it take this size (--size) and these channels (--channels)?"
         ) from error
 
 
-def _described(model: nn.Module) -> nn.Module:
+def _described(model: nn.Module, trained: bool) -> nn.Module:
     """An embedded model that says what it was trained on."""
     said = {
         "view": View((examples.IMAGE_SIZE, examples.IMAGE_SIZE), channels=3),
         "classes": examples.CLASSES,
-        "provenance": "embedded in captum-lie",
+        "provenance": "embedded in captum-lie" + ("" if trained else ", random weights"),
     }
     for name, value in said.items():
         setattr(model, name, value)

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import timm.data
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from captum_lie.errors import UnknownModelError, UnsupportedModelError
@@ -63,7 +64,8 @@ def load(name: str, pretrained: bool = True, checkpoint: Path | str | None = Non
     if checkpoint is not None:
         source = f"checkpoint {Path(checkpoint).name}"
     elif pretrained:
-        source = f"weights {model.pretrained_cfg.get('hf_hub_id') or name}"
+        config: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+        source = f"weights {config.get('hf_hub_id') or name}"
     return prepared(
         model,
         f"timm {timm.__version__}, {source}",
@@ -107,14 +109,13 @@ def class_names(model: nn.Module) -> tuple[str, ...] | None:
         >>> class_names(timm.create_model("resnet10t", pretrained=False))[281]
         'tabby, tabby cat, n02123045'
     """
-    subset = timm.data.infer_imagenet_subset(model)
+    subset = infer_imagenet_subset(model)
     if subset is None:
         return None
-    info = timm.data.ImageNetInfo(subset)
-    return tuple(
-        f"{info.index_to_description(i)}, {info.index_to_label_name(i)}"
-        for i in range(info.num_classes())
-    )
+    info = ImageNetInfo(subset)
+    numbers: list[str] = info.label_names()  # type: ignore[no-untyped-call]
+    names = info.label_descriptions()
+    return tuple(f"{name}, {number}" for name, number in zip(names, numbers, strict=True))
 
 
 def _first_line(error: Exception) -> str:

@@ -74,7 +74,8 @@ def _by_name(labels: Sequence[str], classes: Sequence[str]) -> tuple[list[int], 
     for k, name in enumerate(classes):
         for part in name.split(","):
             single.setdefault(_plain(part), set()).add(k)
-    found, missing = [], []
+    found: list[int] = []
+    missing: list[str] = []
     for label in labels:
         key = _plain(label)
         candidates = {whole[key]} if key in whole else single.get(key, set())
