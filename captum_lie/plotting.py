@@ -73,6 +73,8 @@ def plot_attribution(
             f"plot_attribution draws one finite map [C, H, W]; got {tuple(attribution.shape)}. "
             "Pick an example: attribution[0]."
         )
+    if method == "overlay" and image is None:
+        raise InvalidValueError("method='overlay' draws over an image: pass it as the second one.")
     if ax is None:
         figure = Figure(figsize=(4, 4), layout="constrained")
         ax = figure.add_subplot()
@@ -86,7 +88,7 @@ def plot_attribution(
         height, width = values.shape[:2]
         note = "zero everywhere" if np.abs(values).max() < 1e-12 else "almost all zero"
         ax.text((width - 1) / 2, (height - 1) / 2, note, ha="center", va="center", fontsize=8)
-    elif method == "overlay":
+    elif method == "overlay" and image is not None:
         _overlay(ax, values.sum(2) / largest, image, colorbar)
     else:
         visualization.visualize_image_attr(
@@ -107,10 +109,8 @@ def plot_attribution(
     return figure
 
 
-def _overlay(axes: Axes, values: np.ndarray, image: Tensor | None, colorbar: bool) -> None:
+def _overlay(axes: Axes, values: np.ndarray, image: Tensor, colorbar: bool) -> None:
     """A map in [-1, 1] over the grey image, opaque where it is large."""
-    if image is None:
-        raise InvalidValueError("method='overlay' draws over an image: pass it as the second one.")
     grey = channels_last(image).mean(2)
     # Faded, so that the photograph is not taken for the map.
     axes.imshow(0.35 + 0.65 * grey, cmap="gray", vmin=0, vmax=1)

@@ -121,20 +121,13 @@ def render_html(
 
     Maps of images larger than 64 pixels are smoothed, unless ``raw_maps``.
     """
-    groups = list(dict.fromkeys(measurement.table["group"]))
-    lee = measurement.table.set_index(["model", "group"])
     return render(
         "report.html.j2",
         title=title,
         settings=measurement.settings,
-        groups=groups,
-        rows=[
-            {"model": model, "cells": [lee.loc[(model, g)].to_dict() for g in groups]}
-            for model in dict.fromkeys(measurement.table["model"])
-        ],
         n_models=sum(not m.endswith(UNTRAINED) for m in set(measurement.table["model"])),
         n=int(measurement.table["n"].max()),
-        bars=embed(plot_lee(measurement.table)),
+        **lee_values(measurement),
         directions={
             m: (d.eigenvalues[0].item(), d.describe()) for m, d in measurement.directions.items()
         },
@@ -142,9 +135,7 @@ def render_html(
             embed(picture_of(picture, smooth=0 if raw_maps else None))
             for picture in measurement.pictures
         ],
-        subjects=measurement.subjects,
         sigmas=[] if raw_maps else smoothed(measurement.pictures),
-        number=lambda value: f"{value:.3g}",
         layers=layers,
         sections=sections,
         metrics=_metric_rows(measurement),
@@ -183,6 +174,23 @@ def _metric_rows(measurement: Measurement) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def lee_values(measurement: Measurement) -> dict[str, Any]:
+    """What the templates of LEE and of the models need: bars, a row per model, what each saw."""
+    table = measurement.table
+    groups = list(dict.fromkeys(table["group"]))
+    lee = table.set_index(["model", "group"])
+    return {
+        "bars": embed(plot_lee(table)),
+        "groups": groups,
+        "rows": [
+            {"model": model, "cells": [lee.loc[(model, g)].to_dict() for g in groups]}
+            for model in dict.fromkeys(table["model"])
+        ],
+        "subjects": measurement.subjects,
+        "number": lambda value: f"{value:.3g}",
+    }
 
 
 def picture_of(picture: Picture, *, smooth: float | None = None) -> Figure:

@@ -112,7 +112,7 @@ def test_measure_a_folder_with_a_factory(photos: Path, factory: Path, tmp_path: 
     result = run("measure", "--model", f"{factory}:twin", "--images", photos, "--out", out, *FAST)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(out / "lee.csv")
-    assert set(table["model"]) == {f"{factory}:twin", f"{factory}:twin (untrained)"}
+    assert set(table["model"]) == {"mymodel.py:twin", "mymodel.py:twin (untrained)"}
     assert (table["n"] == 5).all()
 
 
@@ -214,7 +214,7 @@ def test_bad_models_are_explained(factory: Path, tmp_path: Path) -> None:
     )
 
 
-def test_bad_images_are_explained(photos: Path, tmp_path: Path) -> None:
+def test_bad_images_are_explained(photos: Path, factory: Path, tmp_path: Path) -> None:
     measure = ["measure", "--model", "cnn", "--out", tmp_path, *FAST, "--images"]
     assert "There is no folder" in refused(*measure, tmp_path / "nowhere")
     assert "pass the folder" in refused(*measure, photos / "sub" / "0.png")
@@ -224,7 +224,9 @@ def test_bad_images_are_explained(photos: Path, tmp_path: Path) -> None:
     (empty / "a.png").write_bytes(b"")
     assert "None of the 1 image files could be read" in refused(*measure, empty)
     Image.new("RGB", (40, 20)).save(photos / "sub" / "9.png")
-    assert "Images differ in size" in refused(*measure, photos)
+    assert "Images differ in size" in refused(
+        "measure", "--model", f"{factory}:build", "--images", photos, "--out", tmp_path, *FAST
+    )
     assert "takes images [N, 3, 32, 32]" in refused(
         "measure", "--model", "vit", "--size", "40", "--images", photos, "--out", tmp_path, *FAST
     )

@@ -11,7 +11,7 @@ from captum_lie.errors import InvalidValueError
 from captum_lie.measurement import UNTRAINED
 
 #: A label has none of the characters that paths and names of models are made of.
-_LABELLED = re.compile(r"(?P<label>[^=:/\\@]+)=(?P<rest>.+)")
+_LABELLED = re.compile(r"(?P<label>[^=:/\\@]+)=(?P<rest>.*)")
 
 #: In these names ``@`` marks a revision.
 _REPOSITORIES = ("hf-hub:", "hf_hub:")
