@@ -34,6 +34,9 @@ __all__ = ["ENTRY_POINTS", "check_runs", "find_factory", "has_untrained_twin", "
 #: It gets the whole name, prefix included, and raises UnknownModelError if that is not its own.
 ENTRY_POINTS = "captum_lie.models"
 
+#: Seed of random weights: the control of a model is the same in every run.
+UNTRAINED_SEED = 0
+
 
 def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = None) -> nn.Module:
     """A model in evaluation mode that takes plain images in [0, 1].
@@ -43,7 +46,7 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
             adapter knows (``resnet18``, or ``timm:resnet18`` to say which adapter).
             A model may say how it wants its images (``view``, ``input_size``), what its outputs are
             called (``classes``) and where its weights come from (``provenance``).
-        pretrained: False gives the untrained architecture.
+        pretrained: False gives the untrained architecture, with the same random weights each time.
         checkpoint: weights for the adapter to load instead of its own.
 
     Raises:
@@ -154,7 +157,12 @@ def _model_from(
             raise InvalidValueError(
                 f"{name} takes no argument 'checkpoint': load the weights inside it."
             )
-    model = factory(**options)
+    if pretrained:
+        model = factory(**options)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(UNTRAINED_SEED)
+            model = factory(**options)
     if not isinstance(model, nn.Module):
         raise InvalidValueError(
             f"{name} must return a torch.nn.Module; got {type(model).__name__}."

@@ -167,14 +167,16 @@ def plot_maps(
     return figure
 
 
-def plot_lee(table: pd.DataFrame) -> Figure:
+def plot_lee(table: pd.DataFrame, *, relative: bool = False) -> Figure:
     """LEE for each group and model with standard errors; untrained controls as open bars.
 
     Args:
         table: columns ``model``, ``group``, ``lee``, ``stderr``, as ``captum-lie demo`` writes
             them. A model named ``NAME (untrained)`` is drawn as the control of ``NAME``.
+        relative: draw ``relative_lee`` and ``relative_stderr`` instead, with a line at 1, where a
+            group's direction is nothing special to the model.
 
-    The axis is logarithmic, since groups and controls differ by orders of magnitude.
+    The axis of LEE is logarithmic, since groups and controls differ by orders of magnitude.
 
     Example:
         >>> columns = ["model", "group", "lee", "stderr"]
@@ -189,21 +191,22 @@ def plot_lee(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(max(6.0, 1.15 * len(groups) + 1.5), 4.2), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(models)
+    value, error = ("relative_lee", "relative_stderr") if relative else ("lee", "stderr")
     positive = table["lee"][table["lee"] > 0]
-    floor = positive.min() / 3 if len(positive) else 1e-12
+    floor = 0.0 if relative else positive.min() / 3 if len(positive) else 1e-12
     for m, model in enumerate(models):
         colour = colours[m % len(colours)]
         place = np.arange(len(groups)) + (m - (len(models) - 1) / 2) * width
         for name, trained in ((model, True), (model + _UNTRAINED, False)):
             part = table[table["model"] == name].set_index("group").reindex(groups)
-            if part["lee"].isna().all():
+            if part[value].isna().all():
                 continue
-            lee = part["lee"].to_numpy(dtype=float)
+            lee = part[value].to_numpy(dtype=float)
             axes.bar(
                 place,
                 lee,
                 width * 0.9,
-                yerr=_bars(lee, part["stderr"].to_numpy(dtype=float), floor),
+                yerr=_bars(lee, part[error].to_numpy(dtype=float), floor),
                 color=colour if trained else "none",
                 edgecolor=colour if trained else "black",
                 linewidth=1 if trained else 0.9,
@@ -212,10 +215,13 @@ def plot_lee(table: pd.DataFrame) -> Figure:
                 label=model if trained else None,
                 zorder=2 if trained else 3,
             )
-    axes.set_yscale("log")
+    if relative:
+        axes.axhline(1, color="0.3", linewidth=0.8, linestyle=":")
+    else:
+        axes.set_yscale("log")
     axes.set_ylim(bottom=floor)
     axes.set_xticks(range(len(groups)), [g.replace("_", "\n") for g in groups], fontsize=9)
-    axes.set_ylabel("LEE (mean ± standard error)")
+    axes.set_ylabel(f"{'relative ' if relative else ''}LEE (mean ± standard error)")
     axes.grid(axis="y", alpha=0.3, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     if table["model"].str.endswith(_UNTRAINED).any():

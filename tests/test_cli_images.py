@@ -87,7 +87,7 @@ def test_three_models_of_three_sizes_in_one_call(
     assert content["models"]["nets.py:middle"]["prepared"] == "20x24, the middle of 20x24 (bicubic)"
     page = (out / "report.html").read_text()
     assert "3x20x24" in page
-    assert "standard deviation\n1.25 pixels" in page  # of the largest alone: 80 / 64
+    assert "standard deviation\n2 pixels" in page  # of the largest alone: 80 / 40
     namespace: dict[str, Any] = {}
     exec(FACTORY, namespace)
     for row, name, size in zip(content["lee"], names, ((16, 16), (20, 24), (80, 80)), strict=True):

@@ -17,8 +17,10 @@ from captum_lie.report import Section
 #: Models beside their untrained twins; the larger sizes take two and three times as long.
 MODELS = ("efficientnet_lite0",)
 
-#: Photographs; attribution maps are drawn of the first.
+#: Photographs, and the groups whose attribution maps are drawn of the first.
 PHOTOGRAPHS = ("chelsea", "coffee", "astronaut", "camera", "motorcycle_left", "rocket")
+
+DRAWN = ("translation_x", "translation_y", "rotation", "scale", "shear_y", "brightness")
 
 #: Backward passes of the control: the fewest, for time.
 PROBES = 4
@@ -52,7 +54,9 @@ def _measured(out: Path, names: list[str], photographs: Mapping[str, Path]) -> S
     from captum_lie.images import ImageFiles
     from captum_lie.layerwise import LayerwiseEquivarianceError
     from captum_lie.layerwise.report import depth_figure
-    from captum_lie.measurement import UNTRAINED, first_examples, measure
+    from captum_lie.measurement import UNTRAINED, Picture, first_examples, measure
+    from captum_lie.models import load_model
+    from captum_lie.plotting import plot_lee
     from captum_lie.report import (
         embed,
         lee_values,
@@ -61,12 +65,14 @@ def _measured(out: Path, names: list[str], photographs: Mapping[str, Path]) -> S
         smoothed,
         write_atomically,
     )
-    from captum_lie_timm.imagenet import PREFIX, load
+    from captum_lie_timm.imagenet import PREFIX
 
     models: dict[str, Normalized] = {}
     for name in names:
-        models[name] = load(PREFIX + name)
-        models[name + UNTRAINED] = load(PREFIX + name, pretrained=False)
+        for suffix, trained in (("", True), (UNTRAINED, False)):
+            model = load_model(PREFIX + name, pretrained=trained)
+            assert isinstance(model, Normalized)
+            models[name + suffix] = model
     batches, subjects = prepare(models, ImageFiles(list(photographs.values())))
     result = measure(
         models, batches, get_groups("all"), pictured=1, n_probes=PROBES, show_progress=True
@@ -77,6 +83,8 @@ def _measured(out: Path, names: list[str], photographs: Mapping[str, Path]) -> S
     layers = LayerwiseEquivarianceError(models[names[0]]).attribute(
         torch.stack(first_examples(batches[names[0]], LAYERED)), LAYER_GROUP
     )
+    (picture,) = result.pictures
+    drawn = {name: {g: maps[g] for g in DRAWN} for name, maps in picture.maps.items()}
     html = render(
         "imagenet.html.j2",
         package="captum_lie_timm",
@@ -85,7 +93,8 @@ def _measured(out: Path, names: list[str], photographs: Mapping[str, Path]) -> S
         photographs=[name.replace("_", " ") for name in photographs],
         shown=next(iter(photographs)),
         answers={name: _answers(models[name], first_images(batches[name])) for name in names},
-        maps=embed(picture_of(result.pictures[0])),
+        relative=embed(plot_lee(result.table, relative=True)),
+        maps=embed(picture_of(Picture(picture.images, drawn))),
         sigmas=smoothed(result.pictures),
         layered=names[0],
         layer_group=LAYER_GROUP.replace("_", " "),
