@@ -28,6 +28,11 @@ class ImageSource(Protocol):
         labels: class of each image, if known.
         classes: names of the classes that numbers among the labels stand for, if known.
         skipped: what could not be read, with the reason.
+
+    Example:
+        >>> source: ImageSource = ImageStack(torch.rand(2, 3, 4, 4))
+        >>> source.name(1), source.read(1, View(channels=1)).shape
+        ('image 1', torch.Size([1, 4, 4]))
     """
 
     labels: Sequence[Label] | None
