@@ -160,10 +160,10 @@ def first_examples(batches: Batched, n: int) -> list[Tensor]:
     return list(islice((image for batch in batches for image in images_of(batch)), n))
 
 
-def accuracy(model: nn.Module, batches: Batched) -> tuple[float, float] | None:
+def accuracy(model: nn.Module, batches: Batched) -> tuple[float, float | None] | None:
     """Share of labelled images that a model classifies correctly, with its standard error.
 
-    None where batches carry no labels.
+    None where batches carry no labels; a single image has no standard error.
 
     Example:
         >>> accuracy(nn.Flatten(), [(torch.eye(4).reshape(4, 1, 2, 2), torch.tensor([0, 1, 2, 2]))])
@@ -177,7 +177,7 @@ def accuracy(model: nn.Module, batches: Batched) -> tuple[float, float] | None:
             answers = model(to_model(model, images_of(batch))).argmax(1).cpu()
         correct.append(answers == batch[1].cpu())
     right = torch.cat(correct).double()
-    stderr = right.std().item() / len(right) ** 0.5 if len(right) > 1 else float("nan")
+    stderr = right.std().item() / len(right) ** 0.5 if len(right) > 1 else None
     return right.mean().item(), stderr
 
 

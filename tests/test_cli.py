@@ -165,8 +165,13 @@ def test_seed_decides_the_probes_of_the_control_alone(tmp_path: Path) -> None:
         "import torch\nfrom torch import nn\n\ndef build():\n    torch.manual_seed(0)\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 64))\n"
     )
-    options: dict[str, list[object]] = {"a": ["--seed", 1], "b": ["--seed", 1], "c": ["--seed", 2], "d": ["--probes", 64],
-               "e": ["--no-relative"]}  # fmt: skip
+    options: dict[str, list[object]] = {
+        "a": ["--seed", 1],
+        "b": ["--seed", 1],
+        "c": ["--seed", 2],
+        "d": ["--probes", 64],
+        "e": ["--no-relative"],
+    }
     tables = {"cnn": {}, f"{file}:build": {}}  # type: dict[str, dict[str, pd.DataFrame]]
     for model, found in tables.items():
         for name, chosen in options.items():

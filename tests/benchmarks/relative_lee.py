@@ -13,10 +13,17 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
+from torch import nn
 
+from captum_lie.cli.inputs import prepare
 from captum_lie.cli.measure import measure_command
-from captum_lie.examples.photographs import write_photographs
-from captum_lie.measurement import UNTRAINED
+from captum_lie.examples.photographs import find_photographs, write_photographs
+from captum_lie.groups import get_groups
+from captum_lie.images import ImageFiles
+from captum_lie.measurement import UNTRAINED, measure
+from captum_lie.models import load_model
+from captum_lie.report import picture_of, png, write_bytes_atomically
+from captum_lie_timm.demo import DRAWN
 from captum_lie_timm.imagenet import PREFIX, PUBLISHED, WEIGHTS
 
 COMMANDS = """\
@@ -66,6 +73,16 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def picture(file: Path) -> None:
+    """Maps of the three trained models over a cat, each as it sees her: README's first picture."""
+    models: dict[str, nn.Module] = {
+        f"lite{i}": load_model(PREFIX + name) for i, name in enumerate(WEIGHTS)
+    }
+    batches, _ = prepare(models, ImageFiles([find_photographs()["chelsea"]]))
+    found = measure(models, batches, get_groups(DRAWN), pictured=1, relative=False)
+    write_bytes_atomically(file, png(picture_of(found.pictures[0])))
+
+
 def _cell(row: pd.Series) -> str:
     return f"{row['relative_lee']:.2f} ± {row['relative_stderr']:.2f}"
 
@@ -74,7 +91,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("relative-lee"))
     parser.add_argument("--csv", type=Path, help="format this file instead of measuring")
+    parser.add_argument("--picture", type=Path, help="draw README's first picture, nothing else")
     args = parser.parse_args()
+    if args.picture:
+        picture(args.picture)
+        return
     table = pd.read_csv(args.csv) if args.csv else measured(args.out)
     print(f"```console\n{COMMANDS}\n```\n\n{markdown(table)}\n\n{PUBLISHED}.")
 

