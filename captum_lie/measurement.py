@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Literal
 
 import pandas as pd
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import metrics
-from captum_lie._data import to_model
+from captum_lie._data import images_of, to_model
 from captum_lie.attribution import LocalEquivarianceError
 from captum_lie.gram import PrincipalDirections, principal_directions
 from captum_lie.groups import OneParameterGroup, SpatialGroup
@@ -21,12 +21,39 @@ UNTRAINED = " (untrained)"
 COLUMNS = ["model", "group", "lee", "stderr", "relative_lee", "relative_stderr", "n"]
 
 
+#: Batches ``[n, C, H, W]``, or pairs of them and class indices ``[n]``; read once a pass.
+Batched = Iterable[Any]
+
+
 @dataclass
 class Picture:
-    """Maps of one image: ``maps[model][group]`` is ``[C, H, W]`` and sums to the image's LEE."""
+    """Maps of one image: ``maps[model][group]`` is ``[C, H, W]`` and sums to the image's LEE.
 
-    image: Tensor
+    ``images[model]`` is the image as that model saw it, ``[C, H, W]`` in [0, 1].
+    """
+
+    images: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report says of a model beside its numbers.
+
+    Attributes:
+        what: its name in full, and where its weights come from.
+        input: shape of the images that it saw.
+        prepared: how they were made.
+        labels: how labels were matched with its classes, or why not.
+        accuracy, accuracy_stderr: share of the images that it classifies correctly, if known.
+    """
+
+    what: str
+    input: str
+    prepared: str
+    labels: str = "none"
+    accuracy: float | None = None
+    accuracy_stderr: float | None = None
 
 
 @dataclass
@@ -41,6 +68,7 @@ class Measurement:
         settings: what was measured and how, for the record.
         metrics: baseline metrics, if any: those of :class:`captum_lie.metrics.MetricTable`, with a
             column ``model``.
+        subjects: what each model is and saw, by its name in the table.
     """
 
     table: pd.DataFrame
@@ -48,15 +76,16 @@ class Measurement:
     pictures: list[Picture]
     settings: dict[str, Any]
     metrics: pd.DataFrame | None = None
+    subjects: dict[str, Subject] = field(default_factory=dict)
 
 
 def measure(
-    models: dict[str, nn.Module],
-    batches: Iterable[Tensor],
+    models: Mapping[str, nn.Module],
+    batches: Batched | Mapping[str, Batched],
     groups: Sequence[OneParameterGroup],
     *,
     norm: Literal["l2", "l1"] = "l2",
-    pictured: int | Tensor = 3,
+    pictured: int | Tensor | Mapping[str, Tensor] = 3,
     relative: bool = True,
     n_probes: int = 8,
     seed: int = 0,
@@ -68,10 +97,12 @@ def measure(
 
     Args:
         models: by name; a name ending in " (untrained)" marks a control, which gets no pictures.
-        batches: image batches ``[n, C, H, W]``; read once for each model.
+        batches: image batches ``[n, C, H, W]``, or pairs of them and labels; for all models, or for
+            each by its name. Read once for each model.
         groups: what to measure.
         norm: see :class:`captum_lie.LocalEquivarianceError`.
-        pictured: how many images to attribute, or these images themselves ``[n, C, H, W]``.
+        pictured: how many images to attribute, or these images themselves ``[n, C, H, W]``; for all
+            models, or for each by its name.
         relative: also measure the control, for the relative LEE.
         n_probes, seed: of the control of models with more than 32 outputs.
         internal_batch_size: at most so many examples × tangents at a time.
@@ -85,8 +116,9 @@ def measure(
     for name, model in models.items():
         method = LocalEquivarianceError(model, norm=norm)
         trained = not name.endswith(UNTRAINED)
+        own = batches_of(batches, name)
         found = method.collect(
-            batches,
+            own,
             groups,
             relative=relative,
             gram=trained and spatial and norm == "l2",
@@ -101,15 +133,14 @@ def measure(
             continue
         if found.gram is not None:
             directions[name] = principal_directions(found.gram)
+        chosen = pictured[name] if isinstance(pictured, Mapping) else pictured
+        shown = first_examples(own, chosen) if isinstance(chosen, int) else list(chosen)
         if not pictures:
-            shown = (
-                islice(chain.from_iterable(batches), pictured)
-                if isinstance(pictured, int)
-                else pictured
-            )
-            pictures = [Picture(image) for image in shown]
-        if pictures:
-            images = to_model(model, torch.stack([picture.image for picture in pictures]))
+            pictures = [Picture() for _ in shown]
+        for picture, image in zip(pictures, shown, strict=True):
+            picture.images[name] = image
+        if shown:
+            images = to_model(model, torch.stack(shown))
             for group in groups:
                 maps = method.attribute(
                     images, group=group, internal_batch_size=internal_batch_size
@@ -119,9 +150,40 @@ def measure(
     return Measurement(pd.concat(tables, ignore_index=True), directions, pictures, settings or {})
 
 
+def batches_of(batches: Batched | Mapping[str, Batched], name: str) -> Batched:
+    """The batches of one model."""
+    return batches[name] if isinstance(batches, Mapping) else batches
+
+
+def first_examples(batches: Batched, n: int) -> list[Tensor]:
+    """The first ``n`` images of a loader, each ``[C, H, W]``."""
+    return list(islice((image for batch in batches for image in images_of(batch)), n))
+
+
+def accuracy(model: nn.Module, batches: Batched) -> tuple[float, float | None] | None:
+    """Share of labelled images that a model classifies correctly, with its standard error.
+
+    None where batches carry no labels; a single image has no standard error.
+
+    Example:
+        >>> accuracy(nn.Flatten(), [(torch.eye(4).reshape(4, 1, 2, 2), torch.tensor([0, 1, 2, 2]))])
+        (0.75, 0.25)
+    """
+    correct: list[Tensor] = []
+    for batch in batches:
+        if not isinstance(batch, list | tuple) or len(batch) < 2:
+            return None
+        with torch.no_grad():
+            answers = model(to_model(model, images_of(batch))).argmax(1).cpu()
+        correct.append(answers == batch[1].cpu())
+    right = torch.cat(correct).double()
+    stderr = right.std().item() / len(right) ** 0.5 if len(right) > 1 else None
+    return right.mean().item(), stderr
+
+
 def baseline_table(
-    models: dict[str, nn.Module],
-    batches: Iterable[Tensor],
+    models: Mapping[str, nn.Module],
+    batches: Batched | Mapping[str, Batched],
     names: Sequence[str],
     groups: Sequence[OneParameterGroup],
     n_samples: int,
@@ -134,9 +196,10 @@ def baseline_table(
         names: see :data:`captum_lie.metrics.METRIC_NAMES`.
         most_batches: use at most so many batches.
     """
-    images = batches if most_batches is None else list(islice(batches, most_batches))
     parts = []
     for name, model in models.items():
+        own = batches_of(batches, name)
+        images = own if most_batches is None else list(islice(own, most_batches))
         found = metrics.measure(
             model, images, names, groups=list(groups), n_samples=n_samples, seed=seed,
             show_progress=True,

@@ -6,9 +6,7 @@ none of them by name.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import entry_points
@@ -20,13 +18,24 @@ from torch import Tensor, nn
 
 from captum_lie import examples
 from captum_lie._data import to_model
-from captum_lie._validation import is_out_of_memory
-from captum_lie.errors import InvalidValueError, UnknownModelError, UnsupportedModelError, UserError
+from captum_lie._factories import find_factory
+from captum_lie._validation import check_output, is_out_of_memory
+from captum_lie.errors import (
+    InvalidValueError,
+    UnknownModelError,
+    UnsupportedModelError,
+    UserError,
+)
+from captum_lie.images import View
 
 __all__ = ["ENTRY_POINTS", "check_runs", "find_factory", "has_untrained_twin", "load_model"]
 
 #: Adapters name their loader, ``load(name, pretrained, checkpoint)``, under this entry point group.
+#: It gets the whole name, prefix included, and raises UnknownModelError if that is not its own.
 ENTRY_POINTS = "captum_lie.models"
+
+#: Seed of random weights: the control of a model is the same in every run.
+UNTRAINED_SEED = 0
 
 
 def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = None) -> nn.Module:
@@ -35,7 +44,9 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
     Args:
         name: an embedded model (``cnn``), a factory (``FILE.py:function``), or a name that an
             adapter knows (``resnet18``, or ``timm:resnet18`` to say which adapter).
-        pretrained: False gives the untrained architecture.
+            A model may say how it wants its images (``view``, ``input_size``), what its outputs are
+            called (``classes``) and where its weights come from (``provenance``).
+        pretrained: False gives the untrained architecture, with the same random weights each time.
         checkpoint: weights for the adapter to load instead of its own.
 
     Raises:
@@ -50,27 +61,27 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
             raise InvalidValueError(
                 f"The embedded model {name} has its own weights: leave out --checkpoint."
             )
-        return examples.load_model(name, trained=pretrained)
+        return _labelled(examples.load_model(name, trained=pretrained), pretrained)
     if ".py:" in name:
         return _from_factory(name, pretrained=pretrained, checkpoint=checkpoint)
-    adapter, _, rest = name.rpartition(":")
     loaders = entry_points(group=ENTRY_POINTS)
+    prefix = name.partition(":")[0] if ":" in name else None
+    asked = [loader for loader in loaders if loader.name == prefix] or list(loaders)
     reasons = []
     failure: Exception | None = None
-    for loader in loaders:
-        if adapter in ("", loader.name):
-            try:
-                load = loader.load()
-            except Exception as error:  # whatever an import may raise
-                reasons.append(_why_not_loaded(loader.name, error))
-                failure = error
-                continue
-            try:
-                return _model_from(
-                    name, partial(load, rest), pretrained=pretrained, checkpoint=checkpoint
-                )
-            except UnknownModelError as error:
-                reasons.append(f"{loader.name}: {error}")
+    for loader in asked:
+        try:
+            load = loader.load()
+        except Exception as error:  # whatever an import may raise
+            reasons.append(_why_not_loaded(loader.name, error))
+            failure = error
+            continue
+        try:
+            return _model_from(
+                name, partial(load, name), pretrained=pretrained, checkpoint=checkpoint
+            )
+        except UnknownModelError as error:
+            reasons.append(f"{loader.name}: {error}")
     raise InvalidValueError(
         f"No model {name!r}. Embedded: {', '.join(examples.MODEL_NAMES)}; or FILE.py:function"
         + (f"; {'; '.join(reasons)}" if reasons else "")
@@ -92,47 +103,8 @@ def has_untrained_twin(name: str) -> bool:
     return "pretrained" in _parameters(find_factory(name))
 
 
-def find_factory(spec: str) -> Callable[..., Any]:
-    """The function of ``FILE.py:function``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file fails to run, or has no such function.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     file = Path(folder) / "mymodel.py"
-        ...     _ = file.write_text("from torch import nn\\ndef build(): return nn.Flatten()")
-        ...     find_factory(f"{file}:build")()
-        Flatten(start_dim=1, end_dim=-1)
-    """
-    file, _, function = spec.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {file} (from --model {spec}).")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # a script finds what lies beside it
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise InvalidValueError(f"{file} failed to run: {_described(error)}") from error
-    finally:
-        sys.path.pop(0)
-    factory = getattr(module, function, None)
-    if not callable(factory):
-        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise InvalidValueError(
-            f"{file} has no function {function!r}. It has: {', '.join(names) or 'none'}."
-        )
-    return factory  # type: ignore[no-any-return]
-
-
-def check_runs(name: str, model: nn.Module, images: Tensor) -> None:
-    """Run a model once on the first images: a misfit shows here, before the work.
+def check_runs(name: str, model: nn.Module, images: Tensor) -> Tensor:
+    """Run a model once on the first images, and give its output: a misfit shows before the work.
 
     Raises:
         UnsupportedModelError: it fails, with its own reason, or returns what is not finite.
@@ -142,25 +114,28 @@ def check_runs(name: str, model: nn.Module, images: Tensor) -> None:
         Traceback (most recent call last):
         captum_lie.errors.UnsupportedModelError: linear fails on images of shape [1, 1, 2, 4] \
 (RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x4 and 3x2)). Does it take this size \
-(--size), these channels and that many images at a time (--batch-size)?
+(--size), these channels (--channels) and that many images at a time (--batch-size)?
     """
     first = to_model(model, images[:2])
     try:
         with torch.no_grad():
-            output = model(first)
+            output = check_output(model(first))
+    except UserError:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise
         raise UnsupportedModelError(
             f"{name} fails on images of shape {list(first.shape)} ({_described(error)}). "
-            "Does it take this size (--size), these channels and that many images at a time "
-            "(--batch-size)?"
+            "Does it take this size (--size), these channels (--channels) and that many images at "
+            "a time (--batch-size)?"
         ) from error
-    if isinstance(output, Tensor) and not output.isfinite().all():
+    if not output.isfinite().all():
         raise UnsupportedModelError(
             f"{name} returns NaN or infinite values on the first images: nothing could be "
             "measured. Are its weights and its normalisation (--mean, --std) right?"
         )
+    return output
 
 
 def _why_not_loaded(extra: str, error: Exception) -> str:
@@ -184,6 +159,18 @@ def _from_factory(name: str, *, pretrained: bool, checkpoint: Path | None) -> nn
         raise UnsupportedModelError(f"{name} gives no model: {_described(error)}") from error
 
 
+def _labelled(model: nn.Module, trained: bool) -> nn.Module:
+    """An embedded model that says what it was trained on."""
+    said = {
+        "view": View((examples.IMAGE_SIZE, examples.IMAGE_SIZE), channels=3),
+        "classes": examples.CLASSES,
+        "provenance": "embedded in captum-lie" + ("" if trained else ", random weights"),
+    }
+    for name, value in said.items():
+        setattr(model, name, value)
+    return model
+
+
 def _model_from(
     name: str, factory: Callable[..., Any], *, pretrained: bool, checkpoint: Path | None
 ) -> nn.Module:
@@ -196,7 +183,12 @@ def _model_from(
             raise InvalidValueError(
                 f"{name} takes no argument 'checkpoint': load the weights inside it."
             )
-    model = factory(**options)
+    if pretrained:
+        model = factory(**options)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(UNTRAINED_SEED)
+            model = factory(**options)
     if not isinstance(model, nn.Module):
         raise InvalidValueError(
             f"{name} must return a torch.nn.Module; got {type(model).__name__}."

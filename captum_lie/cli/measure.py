@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -10,25 +11,31 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from torch import Tensor, nn
+from torch import nn
 
 from captum_lie import __version__
 from captum_lie.cli import options as o
-from captum_lie.cli.console import explained, print_lee, say_skipped, say_written
+from captum_lie.cli.console import (
+    explained,
+    print_lee,
+    say_labels,
+    say_skipped,
+    say_written,
+)
 from captum_lie.cli.inputs import (
-    check_models,
     choose_device,
-    expected_size,
     find_images,
     find_models,
     parse_groups,
     parse_metrics,
     parse_size,
+    prepare,
 )
 from captum_lie.groups import OneParameterGroup
+from captum_lie.images import ImageSource
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.report import draw_maps, layer_sections
-from captum_lie.measurement import UNTRAINED, baseline_table, measure
+from captum_lie.measurement import UNTRAINED, Measurement, accuracy, baseline_table, measure
 from captum_lie.report import Section, render_json, write_reports
 from captum_lie.resampling import default_border
 
@@ -52,6 +59,7 @@ def measure_command(
     out: o.Out = Path("captum-lie-report"),
     limit: o.Limit = None,
     size: o.Size = None,
+    channels: o.Channels = None,
     mean: o.Mean = None,
     std: o.Std = None,
     pretrained: o.Pretrained = True,
@@ -75,6 +83,12 @@ def measure_command(
     relative: o.Relative = True,
     probes: o.Probes = 8,
     pictures: Annotated[int, typer.Option(min=0, help="Images to draw in the report.")] = 3,
+    raw_maps: Annotated[
+        bool,
+        typer.Option(
+            "--raw-maps", help="Draw maps of large images pixel by pixel, not smoothed over them."
+        ),
+    ] = False,
     json: o.AsJson = False,
 ) -> None:
     """Measure any models on any images: report.html, lee.csv and lee.json.
@@ -85,29 +99,37 @@ def measure_command(
 
       captum-lie measure --model resnet18 --images photos --groups rotation,scale
 
-      captum-lie measure --model mymodel.py:build --images photos --size 224x224
+      captum-lie measure --model ours=mymodel.py:build --images photos --size 224x224
+
+      captum-lie measure --model small=imagenet:efficientnet_lite0
+      --model large=imagenet:efficientnet_lite2 --images photos
     """
     with explained():
         chosen = parse_groups(groups, interpolation, border)
         baselines = parse_metrics(metrics)
         wanted = parse_size(size)
+        place = choose_device(device)
         models = find_models(
             model, pretrained=pretrained, checkpoint=checkpoint, mean=mean, std=std, control=control
         )
-        batches = find_images(images, wanted or expected_size(models), batch_size, limit)
-        run(
+        source = find_images(images, limit)
+        result = run(
             models,
-            batches,
+            source,
             chosen,
             out,
-            device=device,
+            device=place,
+            size=wanted,
+            channels=channels,
+            batch_size=batch_size,
+            raw_maps=raw_maps,
             seed=seed,
             relative=relative,
             n_probes=probes,
             baselines=baselines,
             n_samples=samples,
             json=json,
-            title=f"captum-lie: {', '.join(model)}",
+            title=f"captum-lie: {', '.join(m for m in models if not m.endswith(UNTRAINED))}",
             norm=norm.value,
             pictured=pictures,
             internal_batch_size=internal_batch_size,
@@ -116,19 +138,21 @@ def measure_command(
                 "interpolation": interpolation.value,
                 "border": border.value if border else default_border(interpolation.value),
                 "norm": norm.value,
-                "size": size or "as the model expects",
+                "size": size or "as each model expects",
             },
         )
-        say_skipped(batches)
+        say_skipped(source)
+        if images != "builtin":
+            say_labels(result.subjects)
 
 
 def run(
-    models: dict[str, nn.Module],
-    batches: Iterable[Tensor],
+    models: Mapping[str, nn.Module],
+    source: ImageSource,
     groups: list[OneParameterGroup],
     out: Path,
     *,
-    device: str | None,
+    device: torch.device,
     json: bool,
     title: str,
     settings: dict[str, Any],
@@ -137,9 +161,13 @@ def run(
     n_samples: int = 10,
     baseline_batches: int | None = None,
     sections: Sequence[Section] = (),
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    batch_size: int = 16,
+    raw_maps: bool = False,
     **options: Any,
-) -> None:
-    """Measure, write the reports, print the table.
+) -> Measurement:
+    """Measure, write the reports, print the table, and give what was measured.
 
     Args:
         layer_groups: also decompose LEE over the modules, under these groups.
@@ -147,10 +175,11 @@ def run(
         n_samples: transformations per image of the sampled ones.
         baseline_batches: use so many batches for them; all by default.
         sections: what adapters add to the report.
+        size, channels, batch_size: see :func:`captum_lie.cli.inputs.prepare`.
+        raw_maps: draw attribution maps pixel by pixel, whatever their size.
     """
-    place = choose_device(device)
-    models = {name: model.to(place) for name, model in models.items()}
-    check_models(models, batches)
+    models = {name: model.to(device) for name, model in models.items()}
+    batches, subjects = prepare(models, source, size=size, channels=channels, batch_size=batch_size)
     out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
     result = measure(
         models,
@@ -159,7 +188,7 @@ def run(
         show_progress=True,
         settings={
             **settings,
-            "device": str(place),
+            "device": str(device),
             "seed": options["seed"],
             "probes": options.get("n_probes", 8),
             "captum-lie": __version__,
@@ -168,6 +197,11 @@ def run(
         **options,
     )
     trained = {name: m for name, m in models.items() if not name.endswith(UNTRAINED)}
+    for name, model in models.items():
+        known = accuracy(model, batches[name])
+        if known is not None:
+            subjects[name] = replace(subjects[name], accuracy=known[0], accuracy_stderr=known[1])
+    result.subjects = subjects
     if baselines:
         result.metrics = baseline_table(
             trained, batches, baselines, groups, n_samples, options["seed"], baseline_batches
@@ -176,18 +210,22 @@ def run(
     if layer_groups:
         results = {
             name: LayerwiseEquivarianceError(model).evaluate(
-                islice(batches, LAYER_BATCHES),
+                islice(batches[name], LAYER_BATCHES),
                 layer_groups,
                 show_progress=True,
                 description=f"{name}: layers",
             )
             for name, model in trained.items()
         }
-        maps = draw_maps(trained, results, layer_groups, result.pictures[0].image[None])
+        shown = {name: result.pictures[0].images[name][None] for name in trained}
+        maps = draw_maps(trained, results, layer_groups, shown)
         layers = layer_sections(results, maps)
-    written = write_reports(result, out, title=title, layers=layers, sections=sections)
+    written = write_reports(
+        result, out, title=title, layers=layers, sections=sections, raw_maps=raw_maps
+    )
     if json:
         print(render_json(result))
     else:
         print_lee(result)
         say_written(written)
+    return result

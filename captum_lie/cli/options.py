@@ -27,11 +27,21 @@ Models = Annotated[
     list[str],
     typer.Option(
         "--model",
+        metavar="[LABEL=]NAME[@CHECKPOINT]",
         help="An embedded model (cnn, cnn_blur, vit, mixer), FILE.py:function that returns a "
-        "torch.nn.Module, or a timm name. Repeat to compare several.",
+        "torch.nn.Module, a timm name (timm:NAME, hf-hub:USER/NAME), or trained weights from the "
+        "registry (imagenet:efficientnet_lite0, 1, 2). Repeat to compare several, each at its own "
+        "input size.",
     ),
 ]
-Images = Annotated[str, typer.Option(help="Folder of images (searched recursively), or 'builtin'.")]
+Images = Annotated[
+    str,
+    typer.Option(
+        help="'builtin'; a folder of images (searched recursively; one subfolder a class, where "
+        "they are labelled); a .txt file that names one a line; a stack [N, C, H, W] as .npy, .npz "
+        "or .pt (keys images, labels); or FILE.py:function that returns a torch data set."
+    ),
+]
 Groups = Annotated[
     str, typer.Option(help=f"'all', or names with commas between: {', '.join(GROUP_NAMES)}.")
 ]
@@ -40,8 +50,15 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="HxW",
-        help="Scale and crop images to this size, for example 224x224; by default what the "
-        "model expects, or else the images' own.",
+        help="Scale and crop images to this size for all models, for example 224x224; by default "
+        "what each model expects, or else the images' own.",
+    ),
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="1: show grey images; 3: colours; by default what each model's first layer says.",
     ),
 ]
 Mean = Annotated[
@@ -56,7 +73,10 @@ Pretrained = Annotated[
     bool, typer.Option(help="Load trained weights (embedded models and adapters).")
 ]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Weights for a timm model, instead of the hub's.")
+    Path | None,
+    typer.Option(
+        help="Weights for the only model, instead of its own; with several, --model NAME@FILE."
+    ),
 ]
 Metrics = Annotated[
     str,

@@ -10,7 +10,7 @@ differences in how they react to shifts, rotations and the like come from their 
 torch.Size([8, 8])
 """
 
-from captum_lie.examples.data import CLASSES, accuracy, load_images
+from captum_lie.examples.data import CLASSES, IMAGE_SIZE, accuracy, load_images
 from captum_lie.examples.models import MODEL_NAMES, load_model
 
-__all__ = ["CLASSES", "MODEL_NAMES", "accuracy", "load_images", "load_model"]
+__all__ = ["CLASSES", "IMAGE_SIZE", "MODEL_NAMES", "accuracy", "load_images", "load_model"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +27,25 @@ Pictures = dict[tuple[str, str], list[Figure]]
 
 
 def draw_maps(
-    models: dict[str, nn.Module],
+    models: Mapping[str, nn.Module],
     results: Results,
     groups: Sequence[OneParameterGroup],
-    images: Tensor,
+    images: Tensor | Mapping[str, Tensor],
 ) -> Pictures:
     """Where in each image the leading modules of each result add to the error.
 
     Args:
         models: by the names in ``results``.
         groups: in the order of each model's results.
-        images: ``[n, C, H, W]``.
+        images: ``[n, C, H, W]``, for all models or for each by its name.
     """
     pictures: Pictures = {}
     for name, model in models.items():
+        own = images[name] if isinstance(images, Mapping) else images
         for group, result in zip(groups, results[name], strict=True):
             leading = leading_calls(result)
             names = list(dict.fromkeys(name for name, _ in leading))
-            found = layer_maps(model, to_model(model, images), names, group)
+            found = layer_maps(model, to_model(model, own), names, group)
             maps = [m for key in leading for m in found if (m.module, m.call) == key]
             pictures[name, group.name] = [
                 plot_layer_maps(
@@ -52,7 +53,7 @@ def draw_maps(
                     [(_short(m), m.attribution[i : i + 1], m.layout) for m in maps],
                     columns=len(maps) + 1,
                 )
-                for i, image in enumerate(images)
+                for i, image in enumerate(own)
             ]
     return pictures
 

@@ -1,99 +1,103 @@
-"""Relative LEE of all ten groups: what an image costs, and how far the control is off by probing.
+"""Relative LEE of the three trained ImageNet models beside their untrained twins, as Markdown.
 
-    python -m tests.benchmarks.relative_lee --model tf_efficientnet_lite0 --images 32
+    python -m tests.benchmarks.relative_lee --out relative-lee
 
-Costs are in forward passes: the cheaper of one batch and a loop over its images. Needs the extra
-``timm``; names of embedded models work, too. A model with more than 32 outputs gets its control by
-probes; their error is the stated one. Photographs are crops of those that ship with scikit-image.
+measures all ten groups on squares of the photographs that scikit-image and scikit-learn carry
+(minutes), or formats what an earlier run of it wrote: ``--csv relative-lee/lee.csv``. The command
+line gives the same numbers, see :data:`COMMANDS`.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+from pathlib import Path
 
-import torch
-from torch import Tensor
+import pandas as pd
+from torch import nn
 
-from captum_lie import LocalEquivarianceError
+from captum_lie.cli.inputs import prepare
+from captum_lie.cli.measure import measure_command
+from captum_lie.examples.photographs import find_photographs, write_photographs
+from captum_lie.groups import get_groups
+from captum_lie.images import ImageFiles
+from captum_lie.measurement import UNTRAINED, measure
 from captum_lie.models import load_model
-from tests.benchmarks.measuring import compare
+from captum_lie.report import picture_of, png, write_bytes_atomically
+from captum_lie_timm.demo import DRAWN
+from captum_lie_timm.imagenet import PREFIX, PUBLISHED, WEIGHTS
+
+COMMANDS = """\
+python -m captum_lie.examples.photographs photographs
+captum-lie measure --model lite0=imagenet:efficientnet_lite0 \\
+  --model lite1=imagenet:efficientnet_lite1 --model lite2=imagenet:efficientnet_lite2 \\
+  --images photographs --out relative-lee"""
 
 
-def crops(n: int, size: int) -> Tensor:
-    """Crops of three photographs, ``[n, 3, size, size]`` in [0, 1]."""
-    from skimage import data
+def measured(out: Path) -> pd.DataFrame:
+    """What :data:`COMMANDS` write to ``lee.csv``."""
+    write_photographs(out / "photographs")
+    models = [f"{name.removeprefix('efficientnet_')}={PREFIX}{name}" for name in WEIGHTS]
+    measure_command(models, images=str(out / "photographs"), out=out, pictures=0)
+    return pd.read_csv(out / "lee.csv")
 
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for i in range(n):
-        photo = (data.astronaut, data.chelsea, data.coffee)[i % 3]()
-        image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
-        side = int(min(image.shape[2:]) * (0.5 + 0.5 * torch.rand((), generator=generator)))
-        top, left = (
-            int(torch.randint(0, extent - side + 1, (), generator=generator))
-            for extent in image.shape[2:]
-        )
-        crop = image[:, :, top : top + side, left : left + side]
-        resized = torch.nn.functional.interpolate(
-            crop, (size, size), mode="bicubic", antialias=True
-        )
-        found.append(resized.clamp(0, 1)[0])
-    return torch.stack(found)
+
+def markdown(table: pd.DataFrame) -> str:
+    """A row per group: relative LEE ± standard error of each model and of its twin.
+
+    An asterisk marks a trained model that is not below its twin by two standard errors of the
+    difference.
+    """
+    by = table.set_index(["model", "group"])
+    models = [m for m in dict.fromkeys(table["model"]) if not m.endswith(UNTRAINED)]
+    lines = [
+        "| group | " + " | ".join(f"{m} | {m} untrained" for m in models) + " |",
+        "| --- |" + " ---: | ---: |" * len(models),
+    ]
+    for group in dict.fromkeys(table["group"]):
+        cells = []
+        for model in models:
+            trained, twin = by.loc[(model, group)], by.loc[(model + UNTRAINED, group)]
+            gap = twin["relative_lee"] - trained["relative_lee"]
+            error = (trained["relative_stderr"] ** 2 + twin["relative_stderr"] ** 2) ** 0.5
+            mark = "" if gap > 2 * error else "*"
+            cells += [_cell(trained) + mark, _cell(twin)]
+        lines.append(f"| {str(group).replace('_', ' ')} | " + " | ".join(cells) + " |")
+    means = [
+        f"{by.loc[name, 'relative_lee'].mean():.2f}"
+        for model in models
+        for name in (model, model + UNTRAINED)
+    ]
+    lines.append("| mean of the ten | " + " | ".join(means) + " |")
+    published = [f"{weights.published_top1:.1%} | " for weights in WEIGHTS.values()]
+    lines.append("| published top-1 | " + " | ".join(published) + "|")
+    return "\n".join(lines)
+
+
+def picture(file: Path) -> None:
+    """Maps of the three trained models over a cat, each as it sees her: README's first picture."""
+    models: dict[str, nn.Module] = {
+        f"lite{i}": load_model(PREFIX + name) for i, name in enumerate(WEIGHTS)
+    }
+    batches, _ = prepare(models, ImageFiles([find_photographs()["chelsea"]]))
+    found = measure(models, batches, get_groups(DRAWN), pictured=1, relative=False)
+    write_bytes_atomically(file, png(picture_of(found.pictures[0])))
+
+
+def _cell(row: pd.Series) -> str:
+    return f"{row['relative_lee']:.2f} ± {row['relative_stderr']:.2f}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--model", action="append", help="as for captum-lie measure; repeatable")
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--probes", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--untrained", action="store_true")
-    options = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; forward passes an image")
-    print(f"{'model':28} {'score':>7} {'control':>8} {'evaluate':>9} {'of score':>9} "
-          f"{'probing error':>14} {'system time':>12}")  # fmt: skip
-    for name in options.model or ["tf_efficientnet_lite0", "cnn", "cnn_blur", "vit", "mixer"]:
-        torch.manual_seed(0)
-        model = load_model(name, pretrained=not (options.untrained or "efficientnet" in name))
-        height, _ = getattr(model, "input_size", None) or (32, 32)
-        images = crops(options.images, height)
-        batch = images[: options.batch]
-        method = LocalEquivarianceError(model)
-
-        @torch.no_grad()
-        def at_once(model: torch.nn.Module = model, batch: Tensor = batch) -> None:
-            model(batch)
-
-        @torch.no_grad()
-        def one_by_one(model: torch.nn.Module = model, batch: Tensor = batch) -> None:
-            for image in batch.split(1):
-                model(image)
-
-        def score(method: LocalEquivarianceError = method, batch: Tensor = batch) -> Tensor:
-            return method.score(batch)
-
-        def control(method: LocalEquivarianceError = method, batch: Tensor = batch) -> Tensor:
-            return method.control_score(batch, n_probes=options.probes)
-
-        def evaluate(method: LocalEquivarianceError = method, batch: Tensor = batch) -> object:
-            return method.evaluate([batch], n_probes=options.probes)
-
-        before = resource.getrusage(resource.RUSAGE_SELF)
-        costs = compare(
-            {"batch": at_once, "loop": one_by_one, "score": score, "control": control,
-             "evaluate": evaluate},
-            options.repeats,
-        )  # fmt: skip
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        forward = min(costs["batch"].seconds, costs["loop"].seconds)
-        found = method.collect(images.split(options.batch), n_probes=options.probes)
-        passes = {k: c.seconds / forward for k, c in costs.items()}
-        system = (after.ru_stime - before.ru_stime) / (after.ru_utime - before.ru_utime)
-        print(f"{name:28} {passes['score']:7.1f} {passes['control']:8.1f} "
-              f"{passes['evaluate']:9.1f} {passes['evaluate'] / passes['score']:9.2f} "
-              f"{found.control_error.max().item():14.2%} {system:12.1%}", flush=True)  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("relative-lee"))
+    parser.add_argument("--csv", type=Path, help="format this file instead of measuring")
+    parser.add_argument("--picture", type=Path, help="draw README's first picture, nothing else")
+    args = parser.parse_args()
+    if args.picture:
+        picture(args.picture)
+        return
+    table = pd.read_csv(args.csv) if args.csv else measured(args.out)
+    print(f"```console\n{COMMANDS}\n```\n\n{markdown(table)}\n\n{PUBLISHED}.")
 
 
 if __name__ == "__main__":

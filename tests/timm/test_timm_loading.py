@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,50 @@ def test_the_library_finds_timm_models_by_name() -> None:
         assert type(load_model(name, pretrained=False).model).__name__ == "ResNet"
     with pytest.raises(ValueError, match=r"timm: timm .* has no model 'resnet9000'"):
         load_model("resnet9000")
+
+
+def test_names_of_repositories_reach_timm_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def create(name: str, **_options: object) -> None:
+        asked.append(name)
+        raise OSError("offline")
+
+    monkeypatch.setattr("timm.create_model", create)
+    for name in ("hf-hub:timm/resnet10t@main", "timm:hf-hub:timm/resnet10t", "timm:resnet10t"):
+        with pytest.raises(RuntimeError, match="offline"):
+            load_model(name)
+    assert asked == ["hf-hub:timm/resnet10t@main", "hf-hub:timm/resnet10t", "resnet10t"]
+    with pytest.raises(ValueError, match="has no source 'ftp:x'"):
+        load_model("ftp:x")
+
+
+def test_untrained_twins_are_the_same_in_every_run() -> None:
+    torch.manual_seed(5)
+    first = load_model("resnet10t", pretrained=False).state_dict()
+    state = torch.get_rng_state()
+    second = load_model("resnet10t", pretrained=False).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_measure_two_timm_models_with_checkpoints_of_their_own(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = timm.create_model("resnet10t", pretrained=False)
+        torch.save(model.state_dict(), tmp_path / f"{seed}.pth")
+    arguments = ["measure", "--model", f"resnet10t@{tmp_path / '1.pth'}", "--model",
+                 f"other=timm:resnet10t@{tmp_path / '2.pth'}", "--limit", "2", "--size", "64",
+                 "--groups", "rotation", "--no-relative", "--no-control", "--pictures", "0",
+                 "--out", str(tmp_path / "out")]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "out" / "lee.json").read_text())
+    first, second = content["lee"]
+    assert (first["model"], second["model"]) == ("resnet10t@1.pth", "other")
+    assert first["lee"] != second["lee"]
+    assert content["models"]["other"]["what"].endswith("checkpoint 2.pth")
 
 
 def test_measure_a_timm_model(tmp_path: Path) -> None:
