@@ -158,7 +158,7 @@ def test_out_of_memory_is_one_line(
         ("builtin", "must return a torch.nn.Module; got dict"),
         ("fails", "fails on images of shape [2, 3, 32, 32] (KeyError: 'logits')"),
         ("one_image", "(AssertionError: 2 images at once). Does it take this size (--size), these "
-         "channels and that many images at a time (--batch-size)?"),
+         "channels (--channels) and that many images at a time (--batch-size)?"),
         ("nan", "mymodel.py:nan returns NaN or infinite values on the first images"),
         ("several", "must return one Tensor; got dict"),
         ("classes", "must return floating point numbers to have a derivative; got torch.int64"),
