@@ -227,6 +227,7 @@ SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "to_float32_and_back": lambda x: x.float().double(),
     "scalar": lambda x: x.sum().unsqueeze(0) * x,
     "new_zeros": lambda x: torch.cat([x.new_zeros(1, *x.shape[1:]), x]),
+    "ones_like": lambda x: x + torch.ones_like(x) * x.new_full((1,), 3.0),
     "zeros_like": lambda x: _filled(torch.zeros_like(x), x),
 }
 

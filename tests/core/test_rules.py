@@ -42,8 +42,16 @@ WITHOUT_RULE = {
 }
 
 
-def check(function: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor) -> None:
-    """Equal derivatives, to rounding, and the arguments as they were."""
+def check(value: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor) -> None:
+    """Equal derivatives, to rounding, and the arguments as they were.
+
+    Of ``y (1 + mean y)``, so that a wrong value y shows as well.
+    """
+
+    def function(x: Tensor) -> Tensor:
+        y = value(x)
+        return y * (1 + y.mean())
+
     x_before, tangents_before = x.clone(), tangents.clone()
     with differentiable(), torch.no_grad():
         expected = torch.stack([torch.func.jvp(function, (x,), (t,))[1] for t in tangents])

@@ -65,7 +65,7 @@ def _all_or(dim: Any, x: Dual) -> list[int]:
     return list(dim) if dim else list(range(x.ndim))
 
 
-def _contracted(factor: Tensor, x: Dual, dims: Sequence[int]) -> Tensor:
+def _contracted(factor: Tensor, x: Dual, dims: list[int]) -> Tensor:
     """``Σ factor · t`` over the axes, kept, in the rows of the tangents; the first row is free."""
     shape = list(x.shape)
     for d in dims:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, primal
+from captum_lie.core.tangents.fallback import by_forward_mode
 from captum_lie.core.tangents.registry import NoRule, aten, rule
 
 _INPUT_ONLY = [True, False, False]
@@ -154,8 +155,19 @@ def group_norm(
 @rule(aten._softmax.default)
 def _softmax(x: Dual, dim: int, half_to_float: bool) -> Dual:
     """``t ↦ y (t - Σ y t)``."""
+    return _softmax_like(aten._softmax.default(x.stack[0], dim, half_to_float), x, dim)
+
+
+@rule(aten._safe_softmax.default)
+def _safe_softmax(x: Dual, dim: int, dtype: Any = None) -> Any:
+    """The same, and zero where no element is above minus infinity."""
+    if dtype not in (None, x.dtype):
+        return by_forward_mode(aten._safe_softmax.default, (x, dim, dtype), {})
+    return _softmax_like(aten._safe_softmax.default(x.stack[0], dim), x, dim)
+
+
+def _softmax_like(value: Tensor, x: Dual, dim: int) -> Dual:
     stack = x.stack
-    value = aten._softmax.default(stack[0], dim, half_to_float)
     out = value.new_empty(stack.shape)
     out[0] = value
     for i in range(1, len(out)):
