@@ -22,7 +22,7 @@ def legible_sigma(height: int, width: int) -> float:
     Zero up to 64 pixels, where single pixels are visible; a 40th of the longer side above.
 
     Example:
-        >>> legible_sigma(32, 32), legible_sigma(224, 224)
+        >>> legible_sigma(32, 32), round(legible_sigma(224, 224), 9)
         (0.0, 5.6)
     """
     longer = max(height, width)
