@@ -116,7 +116,9 @@ def test_other_axes_are_no_scores(path: Path) -> None:
 
 def test_a_reference_that_fails_on_the_images_is_the_users(path: Path, tmp_path: Path) -> None:
     classifier(path)
-    with pytest.raises(UnsupportedModelError, match=r"Twin fails on images of shape \[2, 3, 16, 16"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"Twin fails on images of shape \[2, 3, 16"
+    ):
         look(path, IMAGES, Twin(0, channels=5))
     file = tmp_path / "mine.py"
     file.write_text("from torch import nn\ndef build(): return nn.Linear(5, 4)\n")
