@@ -41,6 +41,9 @@ def test_the_middle_is_kept_and_proportions_with_it() -> None:
     ramp = torch.linspace(0, 1, 101).expand(1, 51, 101)
     found = View((51, 51))(ramp)
     torch.testing.assert_close(found[0, 0], torch.linspace(0.25, 0.75, 51), atol=1e-6, rtol=0)
+    half = View((50, 50), crop=0.5, interpolation="bilinear")(ramp)  # the middle of 100 x 198
+    place = ((74 + torch.arange(50) + 0.5) * 101 / 198 - 0.5) / 100
+    torch.testing.assert_close(half[0, 0], place, atol=1e-5, rtol=0)
     squashed = View((51, 51), mode="squash", interpolation="bilinear")(ramp)
     assert squashed[0, 0, 0] < 0.01
     assert squashed[0, 0, -1] > 0.99

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 timm = pytest.importorskip("timm")
@@ -20,6 +22,7 @@ from captum_lie.errors import UserError
 from captum_lie.layouts import inference
 from captum_lie.models import load_model
 from captum_lie_timm import load
+from captum_lie_timm.loading import prepared
 
 
 def test_preprocessing_belongs_to_the_model() -> None:
@@ -31,6 +34,22 @@ def test_preprocessing_belongs_to_the_model() -> None:
     with torch.no_grad():
         torch.testing.assert_close(model(x), model.model((x - mean) / std))
     assert not model.training
+
+
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_lite2", "convnext_atto", "mobilenetv4_conv_small"]
+)
+@pytest.mark.parametrize("size", [(300, 451), (333, 270), (90, 90)])
+def test_images_are_prepared_as_by_timm(name: str, size: tuple[int, int]) -> None:
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    model = torch.nn.Flatten()
+    model.pretrained_cfg = config
+    view = prepared(model, "").view
+    assert view is not None
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    expected = timm.data.create_transform(**config, normalize=False)(image) / 255
+    assert torch.equal(view(image), expected)
 
 
 def test_a_local_checkpoint_is_loaded(tmp_path: Path) -> None:
