@@ -90,6 +90,20 @@ def test_demo_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert name in result.output
 
 
+def test_a_demo_leaves_out_what_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entries(group: str) -> list[metadata.EntryPoint]:
+        return [metadata.EntryPoint("absent", "no_such_package_anywhere:section", group)]
+
+    monkeypatch.setattr("captum_lie.cli.demo.entry_points", entries)
+    result = run("demo", "--out", tmp_path, "--n", "4", *FAST)
+    assert result.exit_code == 0, result.output
+    assert "Install 'captum-lie[absent]'" in result.output
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("How far from equivariant") < page.index("Which modules are to blame")
+
+
 def test_measure_gives_the_numbers_of_the_library(tmp_path: Path) -> None:
     result = run(
         "measure", "--model", "cnn", "--groups", "rotation,scale", "--limit", "6", "--no-control",

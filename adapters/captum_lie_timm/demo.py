@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from captum_lie.cli.console import notes
+from captum_lie.cli.inputs import first_images, prepare
 from captum_lie.examples.photographs import find_photographs
+from captum_lie.groups import get_groups
+from captum_lie.images import ImageFiles
+from captum_lie.layerwise import LayerwiseEquivarianceError
+from captum_lie.layerwise.report import depth_figure
+from captum_lie.measurement import UNTRAINED, Picture, first_examples, measure
+from captum_lie.models import load_model
+from captum_lie.plotting import plot_lee
 from captum_lie.preprocessing import Normalized
-from captum_lie.report import Section
+from captum_lie.report import (
+    Section,
+    embed,
+    lee_values,
+    picture_of,
+    render,
+    smoothed,
+    write_atomically,
+)
+from captum_lie_timm import imagenet
 
 #: Models beside their untrained twins; the larger sizes take two and three times as long.
 MODELS = ("efficientnet_lite0",)
 
 #: Photographs, and the groups whose attribution maps are drawn of the first.
 PHOTOGRAPHS = ("chelsea", "coffee", "astronaut", "camera", "motorcycle_left", "rocket")
-
 DRAWN = ("translation_x", "translation_y", "rotation", "scale", "shear_y", "brightness")
 
 #: Backward passes of the control: the fewest, for time.
@@ -31,46 +46,25 @@ LAYER_GROUP, LAYERED = "translation_x", 2
 
 def section(out: Path) -> Section | None:
     """A leading section, and ``imagenet.csv``; None where weights or photographs are missing."""
-    if find_spec("timm") is None:
-        notes.print("Install 'captum-lie[imagenet]' to see trained ImageNet models, too.")
-        return None
-    from captum_lie_timm.imagenet import PREFIX, WEIGHTS, available
-
     known = find_photographs()
-    models = [name for name in MODELS if PREFIX + name in available()]
+    models = [name for name in MODELS if imagenet.PREFIX + name in imagenet.available()]
     if not models or not set(PHOTOGRAPHS) <= known.keys():
-        missing = "scikit-image's photographs" if models else WEIGHTS[MODELS[0]].package
+        missing = "scikit-image's photographs" if models else imagenet.WEIGHTS[MODELS[0]].package
         notes.print(
             "Install 'captum-lie[imagenet]' to see trained ImageNet models, too "
-            f"(missing: {missing})."
+            f"(missing: {missing}).",
+            markup=False,
+            soft_wrap=True,
         )
         return None
     return _measured(out, models, {name: known[name] for name in PHOTOGRAPHS})
 
 
 def _measured(out: Path, names: list[str], photographs: Mapping[str, Path]) -> Section:
-    from captum_lie.cli.inputs import first_images, prepare
-    from captum_lie.groups import get_groups
-    from captum_lie.images import ImageFiles
-    from captum_lie.layerwise import LayerwiseEquivarianceError
-    from captum_lie.layerwise.report import depth_figure
-    from captum_lie.measurement import UNTRAINED, Picture, first_examples, measure
-    from captum_lie.models import load_model
-    from captum_lie.plotting import plot_lee
-    from captum_lie.report import (
-        embed,
-        lee_values,
-        picture_of,
-        render,
-        smoothed,
-        write_atomically,
-    )
-    from captum_lie_timm.imagenet import PREFIX
-
     models: dict[str, Normalized] = {}
     for name in names:
         for suffix, trained in (("", True), (UNTRAINED, False)):
-            model = load_model(PREFIX + name, pretrained=trained)
+            model = load_model(imagenet.PREFIX + name, pretrained=trained)
             assert isinstance(model, Normalized)
             models[name + suffix] = model
     batches, subjects = prepare(models, ImageFiles(list(photographs.values())))

@@ -10,10 +10,11 @@ import typer
 
 from captum_lie import examples
 from captum_lie.cli import options as o
-from captum_lie.cli.console import explained
+from captum_lie.cli.console import explained, notes
 from captum_lie.cli.inputs import choose_device, find_images, find_models
 from captum_lie.cli.measure import run
 from captum_lie.groups import get_group, get_groups
+from captum_lie.report import Section
 
 #: Functions of adapters that add to the demo: from its folder to a section of its report, or None.
 ENTRY_POINTS = "captum_lie.demo"
@@ -39,7 +40,7 @@ def demo(
     """
     with explained():
         images = find_images("builtin", n)
-        added = [entry.load()(out) for entry in sorted(entry_points(group=ENTRY_POINTS))]
+        added = added_sections(out)
         run(
             find_models(list(examples.MODEL_NAMES), control=True),
             images,
@@ -55,6 +56,25 @@ def demo(
             n_samples=4,
             baseline_batches=2,
             layer_groups=[get_group("translation_x"), get_group("rotation")],
-            sections=[section for section in added if section is not None],
+            sections=added,
             settings={"images": f"builtin ({n})", "accuracy": examples.accuracy()},
         )
+
+
+def added_sections(out: Path) -> list[Section]:
+    """What the installed adapters add to the report; the others are named in a note."""
+    found = []
+    for entry in sorted(entry_points(group=ENTRY_POINTS)):
+        try:
+            section = entry.load()
+        except ImportError as error:
+            notes.print(
+                f"Install 'captum-lie[{entry.name}]' to see what it adds, too ({error}).",
+                markup=False,
+                soft_wrap=True,
+            )
+            continue
+        added = section(out)
+        if added is not None:
+            found.append(added)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -46,16 +47,18 @@ def test_known_answers(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_labelled_photographs(name: str) -> None:
     """Twenty labelled ImageNet photographs; chance is 0.1 %."""
-    foolbox = pytest.importorskip("foolbox")
+    foolbox = find_spec("foolbox")  # its photographs alone, whatever its own needs
+    if foolbox is None or foolbox.origin is None:
+        pytest.skip("needs foolbox")
     model = imagenet.load(name)
     assert model.view is not None
     right = 0
-    files = sorted((Path(foolbox.__file__).parent / "data").glob("imagenet_*.jpg"))
+    files = sorted((Path(foolbox.origin).parent / "data").glob("imagenet_*.jpg"))
     for path in files:
         with Image.open(path) as file, torch.no_grad():
             right += int(model(model.view(file)[None]).argmax()) == int(path.stem.split("_")[-1])
     assert len(files) == 20
-    assert right >= 14
+    assert right >= 16
 
 
 @installed
@@ -120,7 +123,9 @@ def test_a_demo_without_weights_or_photographs_leaves_them_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("captum_lie.cli.console.notes.print", lambda text: said.append(text))
+    monkeypatch.setattr(
+        "captum_lie.cli.console.notes.print", lambda text, **_options: said.append(text)
+    )
     monkeypatch.setattr(imagenet, "available", lambda: NAMES)
     monkeypatch.setattr(demo, "find_photographs", dict)
     assert demo.section(tmp_path) is None
