@@ -7,7 +7,7 @@ none of them by name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -73,7 +73,7 @@ def load_model(name: str, *, pretrained: bool = True, checkpoint: Path | None = 
         try:
             load = loader.load()
         except Exception as error:  # whatever an import may raise
-            reasons.append(_why_not_loaded(loader.name, error))
+            reasons.append(_why_not_loaded(loader.name, error, loaders.names))
             failure = error
             continue
         try:
@@ -138,10 +138,10 @@ def check_runs(name: str, model: nn.Module, images: Tensor) -> Tensor:
     return output
 
 
-def _why_not_loaded(extra: str, error: Exception) -> str:
+def _why_not_loaded(extra: str, error: Exception, extras: Collection[str]) -> str:
     """Why an adapter cannot be used; an extra goes by the name of the package that it brings."""
-    if isinstance(error, ModuleNotFoundError) and error.name == extra:
-        return f"{extra} is not installed: pip install 'captum-lie[{extra}]'"
+    if isinstance(error, ModuleNotFoundError) and error.name in extras:
+        return f"{error.name} is not installed: pip install 'captum-lie[{extra}]'"
     return (
         f"{extra} is installed but fails to import ({_described(error)}): a version that this "
         "one of captum-lie does not know, or a bug; --debug shows where"
