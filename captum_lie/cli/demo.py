@@ -67,9 +67,10 @@ def added_sections(out: Path) -> list[Section]:
     for entry in sorted(entry_points(group=ENTRY_POINTS)):
         try:
             section = entry.load()
-        except ImportError as error:
+        except Exception as error:  # whatever an import may raise
             notes.print(
-                f"Install 'captum-lie[{entry.name}]' to see what it adds, too ({error}).",
+                f"Install 'captum-lie[{entry.name}]' to see what it adds, too "
+                f"({type(error).__name__}: {error}).",
                 markup=False,
                 soft_wrap=True,
             )
