@@ -62,6 +62,7 @@ def factory(tmp_path: Path) -> Path:
 
 
 def test_demo_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # all in this process
     audited = find_spec("onnxruntime") is not None
     if audited:  # the adapter's own tests measure it at length
         monkeypatch.setattr("captum_lie_onnx.demo.IMAGES", 4)
@@ -96,7 +97,7 @@ def test_a_demo_leaves_out_what_is_not_installed(
     def entries(group: str) -> list[metadata.EntryPoint]:
         return [metadata.EntryPoint("absent", "no_such_package_anywhere:section", group)]
 
-    monkeypatch.setattr("captum_lie.cli.demo.entry_points", entries)
+    monkeypatch.setattr("captum_lie.cli.sections.entry_points", entries)
     result = run("demo", "--out", tmp_path, "--n", "4", *FAST)
     assert result.exit_code == 0, result.output
     assert "Install 'captum-lie[absent]'" in result.output

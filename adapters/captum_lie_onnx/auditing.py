@@ -85,7 +85,7 @@ def audit(
         max_unreadable: largest share of images that may be unreadable.
         batch_size: images at a time; dynamically quantised files run one by one, since their
             outputs depend on who shares the batch.
-        threads: of onnxruntime; by default one per core.
+        threads: of onnxruntime; by default as many as PyTorch takes.
         limits: on the files; defaults in :class:`captum_lie_onnx.Limits`.
         reference_name: of a PyTorch reference, for the report.
         show_progress: show progress bars.

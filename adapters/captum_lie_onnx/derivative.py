@@ -139,7 +139,7 @@ class LieDerivativeModel:
 
     Args:
         path: the ONNX file.
-        threads: of onnxruntime; one per core by default.
+        threads: of onnxruntime; by default as many as PyTorch takes.
         limits: open the file in a child process with these limits; None: in this process, for files
             that are trusted.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -50,7 +49,7 @@ def open_engine(
     """
     one_of("optimization", optimization, OPTIMIZATIONS)
     check_file(path, limits or Limits())
-    threads = threads or os.cpu_count() or 1
+    threads = threads or torch.get_num_threads()
     if limits is not None:
         isolated = IsolatedSession(path, limits)
         try:
@@ -78,7 +77,7 @@ class OnnxModel:
 
     Args:
         path: the ONNX file.
-        threads: of onnxruntime; one per core by default.
+        threads: of onnxruntime; by default as many as PyTorch takes.
         optimization: of the graph: ``"all"``, ``"extended"``, ``"basic"`` or ``"none"``.
         preprocessing: what the graph's input is; ``"metadata"`` for what the file says.
         assumed: what it is where the file says nothing; None for plain images. The order of the

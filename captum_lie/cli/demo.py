@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -10,14 +9,11 @@ import typer
 
 from captum_lie import examples
 from captum_lie.cli import options as o
-from captum_lie.cli.console import explained, notes
+from captum_lie.cli.console import explained
 from captum_lie.cli.inputs import choose_device, find_images, find_models
 from captum_lie.cli.measure import run
+from captum_lie.cli.sections import added_sections
 from captum_lie.groups import get_group, get_groups
-from captum_lie.report import Section
-
-#: Functions of adapters that add to the demo: from its folder to a section of its report, or None.
-ENTRY_POINTS = "captum_lie.demo"
 
 #: Embedded images that the demo draws: galaxies, a launch tower, a cat's eye.
 SHOWCASE = (131, 151, 161)
@@ -40,42 +36,23 @@ def demo(
     """
     with explained():
         images = find_images("builtin", n)
-        added = added_sections(out)
-        run(
-            find_models(list(examples.MODEL_NAMES), control=True),
-            images,
-            get_groups("all"),
-            out,
-            device=choose_device(device),
-            batch_size=batch_size,
-            seed=seed,
-            json=json,
-            title="captum-lie demo",
-            pictured=examples.load_images()[0][list(SHOWCASE)],
-            baselines=["consistency", "eq_t", "eq_t_frac", "eq_r", "group_sample"],
-            n_samples=4,
-            baseline_batches=2,
-            layer_groups=[get_group("translation_x"), get_group("rotation")],
-            sections=added,
-            settings={"images": f"builtin ({n})", "accuracy": examples.accuracy()},
-        )
-
-
-def added_sections(out: Path) -> list[Section]:
-    """What the installed adapters add to the report; the others are named in a note."""
-    found = []
-    for entry in sorted(entry_points(group=ENTRY_POINTS)):
-        try:
-            section = entry.load()
-        except Exception as error:  # whatever an import may raise
-            notes.print(
-                f"Install 'captum-lie[{entry.name}]' to see what it adds, too "
-                f"({type(error).__name__}: {error}).",
-                markup=False,
-                soft_wrap=True,
+        out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
+        with added_sections(out) as added:
+            run(
+                find_models(list(examples.MODEL_NAMES), control=True),
+                images,
+                get_groups("all"),
+                out,
+                device=choose_device(device),
+                batch_size=batch_size,
+                seed=seed,
+                json=json,
+                title="captum-lie demo",
+                pictured=examples.load_images()[0][list(SHOWCASE)],
+                baselines=["consistency", "eq_t", "eq_t_frac", "eq_r", "group_sample"],
+                n_samples=4,
+                baseline_batches=1,
+                layer_groups=[get_group("translation_x"), get_group("rotation")],
+                sections=added,
+                settings={"images": f"builtin ({n})", "accuracy": examples.accuracy()},
             )
-            continue
-        added = section(out)
-        if added is not None:
-            found.append(added)
-    return found

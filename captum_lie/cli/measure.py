@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from itertools import islice
@@ -160,7 +160,7 @@ def run(
     baselines: list[str] | None = None,
     n_samples: int = 10,
     baseline_batches: int | None = None,
-    sections: Sequence[Section] = (),
+    sections: Callable[[], Sequence[Section]] = tuple,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
     batch_size: int = 16,
@@ -174,7 +174,7 @@ def run(
         baselines: also measure these metrics of :mod:`captum_lie.metrics`.
         n_samples: transformations per image of the sampled ones.
         baseline_batches: use so many batches for them; all by default.
-        sections: what adapters add to the report.
+        sections: gives what adapters add to the report, once it is asked for.
         size, channels, batch_size: see :func:`captum_lie.cli.inputs.prepare`.
         raw_maps: draw attribution maps pixel by pixel, whatever their size.
     """
@@ -221,7 +221,7 @@ def run(
         maps = draw_maps(trained, results, layer_groups, shown)
         layers = layer_sections(results, maps)
     written = write_reports(
-        result, out, title=title, layers=layers, sections=sections, raw_maps=raw_maps
+        result, out, title=title, layers=layers, sections=sections(), raw_maps=raw_maps
     )
     if json:
         print(render_json(result))
