@@ -40,12 +40,15 @@ def write_reports(
     *,
     title: str,
     layers: dict[str, object] | None = None,
-    sections: Sequence[Section] = (),
+    sections: Callable[[], Sequence[Section]] = tuple,
     raw_maps: bool = False,
 ) -> list[Path]:
     """Write ``report.html``, ``lee.csv``, ``lee.json`` (and ``metrics.csv``) into a folder.
 
     The folder is made if missing.
+
+    Args:
+        sections: gives what adapters add, asked when all else is drawn.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full; no file is left half-written.
@@ -114,7 +117,7 @@ def render_html(
     *,
     title: str,
     layers: dict[str, object] | None = None,
-    sections: Sequence[Section] = (),
+    sections: Callable[[], Sequence[Section]] = tuple,
     raw_maps: bool = False,
 ) -> str:
     """A measurement as one self-contained HTML page, with sections on its layers if given.
@@ -137,8 +140,8 @@ def render_html(
         ],
         sigmas=[] if raw_maps else smoothed(measurement.pictures),
         layers=layers,
-        sections=sections,
         metrics=_metric_rows(measurement),
+        sections=sections(),
     )
 
 

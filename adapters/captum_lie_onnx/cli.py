@@ -116,7 +116,8 @@ def audit_command(
     checkpoint: o.Checkpoint = None,
     batch_size: o.BatchSize = 16,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of onnxruntime; by default as many as PyTorch takes.")
+        int | None,
+        typer.Option(min=1, help="Threads of onnxruntime; by default as many as PyTorch takes."),
     ] = None,
     memory: Annotated[
         float,

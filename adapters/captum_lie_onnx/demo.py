@@ -10,7 +10,7 @@ from captum_lie.examples import load_images, load_model
 from captum_lie.report import Section, render
 
 #: The model, the groups whose derivative goes into the graph, and the images.
-MODEL, GROUPS, IMAGES = "cnn_blur", ("translation_x", "rotation"), 24
+MODEL, GROUPS, IMAGES = "cnn_blur", ("translation_x", "rotation"), 32
 
 
 def section(out: Path) -> Section | None:

@@ -221,7 +221,7 @@ def run(
         maps = draw_maps(trained, results, layer_groups, shown)
         layers = layer_sections(results, maps)
     written = write_reports(
-        result, out, title=title, layers=layers, sections=sections(), raw_maps=raw_maps
+        result, out, title=title, layers=layers, sections=sections, raw_maps=raw_maps
     )
     if json:
         print(render_json(result))
