@@ -26,6 +26,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from captum_lie._turns import Turns
 from captum_lie._validation import check_output, is_out_of_memory
 from captum_lie.core import tangents as engine
+from captum_lie.core.memory import kept_buffers
 from captum_lie.errors import UnsupportedModelError
 
 with warnings.catch_warnings():  # forward mode imports this, which uses a deprecated part of torch
@@ -67,6 +68,7 @@ def _settings() -> Iterator[None]:
             sdpa_kernel(SDPBackend.MATH),
             _AffineBatchNorm(),
             _direct_checkpoints(),
+            kept_buffers(),
         ):
             yield
     finally:

@@ -1,8 +1,9 @@
 """How many examples and tangents to carry at once, where nobody says so.
 
-On a CPU small chunks are the *faster* ones: the C library maps and unmaps tensors beyond 32 MB at
-every operation, which can cost more than the arithmetic. On a GPU a chunk should fill the free
-memory, and is halved where that was too much. Results do not depend on it.
+On a CPU small chunks are the *faster* ones: what does not fit the memory that the process keeps
+(:mod:`captum_lie.core.memory`) is mapped and cleared anew at every operation, which can cost more
+than the arithmetic. On a GPU a chunk should fill the free memory, and is halved where that was too
+much. Results do not depend on it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from captum_lie._autodiff import differentiable
 from captum_lie._captum import ForwardFunc, TargetType, take
 from captum_lie._validation import is_out_of_memory
 
-#: Largest tensor that a chunk should make on a CPU, in bytes: well below 32 MB.
-CPU_BYTES = 20 * 2**20
+#: Largest tensor that a chunk should make on a CPU, in bytes. The tangents of one example go
+#: together up to four times that: a part of them costs another evaluation of the model.
+CPU_BYTES, TOGETHER = 60 * 2**20, 4
 #: Share of a GPU's free memory to use, and how many tensors of the largest size live at a time.
 GPU_SHARE, GPU_COPIES = 0.5, 8
 
@@ -65,15 +67,16 @@ def in_chunks(
     """
     total = len(inputs[0])
     size, tangents = total, None
-    if internal_batch_size is not None:
-        rows: int | None = internal_batch_size
-    elif total * n_tangents == 1:
-        rows = None
-    else:
+    rows = None
+    if internal_batch_size is None and total * n_tangents > 1:
         rows = _rows_at_once(forward_func, inputs, args)
-    if rows is not None:
-        size = min(total, max(1, rows // n_tangents))
-        parts = -(-n_tangents // rows)
+    if internal_batch_size is not None:
+        size = min(total, max(1, internal_batch_size // n_tangents))
+        tangents = internal_batch_size if internal_batch_size < n_tangents else None
+    elif rows is not None:
+        carried = 1 + n_tangents  # the example itself goes along
+        size = min(total, max(1, rows // carried))
+        parts = -(-carried // (TOGETHER * rows))
         tangents = -(-n_tangents // parts) if parts > 1 else None
     first = 0
     while first < total:

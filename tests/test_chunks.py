@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_lie import LieDerivative, LocalEquivarianceError, lie_derivative
+from captum_lie import (
+    LayerwiseEquivarianceError,
+    LieDerivative,
+    LocalEquivarianceError,
+    lie_derivative,
+)
 from captum_lie import _chunks as chunks
 from captum_lie._chunks import Chunk, in_chunks, largest_activation
 from tests.toy_models import build, images
@@ -33,12 +38,13 @@ def sizes(
 
 def test_the_largest_activation_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Conv2d(3, 8, 1)  # its output, 8 · 4 · 4 floats, is the largest tensor: 512 bytes
-    monkeypatch.setattr(chunks, "CPU_BYTES", 512 * 6)
-    assert sizes(model, 8) == [(6, None), (2, None)]
-    assert sizes(model, 8, n_tangents=3) == [(2, None)] * 4
+    monkeypatch.setattr(chunks, "CPU_BYTES", 512 * 8)
+    assert sizes(model, 8) == [(4, None), (4, None)]
+    assert sizes(model, 5, n_tangents=3) == [(2, None), (2, None), (1, None)]
+    assert sizes(model, 2, n_tangents=7) == [(1, None)] * 2
+    monkeypatch.setattr(chunks, "CPU_BYTES", 512 * 1)
+    assert sizes(model, 2, n_tangents=3) == [(1, None)] * 2  # four rows together
     assert sizes(model, 2, n_tangents=7) == [(1, 4)] * 2  # seven tangents in two even parts
-    monkeypatch.setattr(chunks, "CPU_BYTES", 1)
-    assert sizes(model, 2, n_tangents=7) == [(1, 1)] * 2
 
 
 def test_the_size_asked_for_wins() -> None:
@@ -136,6 +142,7 @@ def test_what_never_fits_is_an_error() -> None:
 def test_results_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
     model, x = build("resnet"), images(3)
     method = LocalEquivarianceError(model)
+    layers = LayerwiseEquivarianceError(model)
 
     def everything() -> list[Tensor]:
         found = method.collect([x], "all", gram=True)
@@ -144,7 +151,10 @@ def test_results_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch, bu
         return [
             method.score(x), found.lee, found.control, found.gram, method.gram(x),
             method.attribute(x, group="rotation"),
+            method.attribute(x, group="rotation", internal_batch_size=3),
             LieDerivative(model).attribute(x, target=torch.tensor([0, 1, 2])),
+            *(r.total for r in layers.attribute(x, ["rotation", "scale"], "target", target=1)),
+            *(r.contributions for r in layers.attribute(x, ["rotation", "scale"])),
             lie_derivative(model, x, ["scale", "shear_x"]),
         ]  # fmt: skip
 

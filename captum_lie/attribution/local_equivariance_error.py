@@ -165,10 +165,10 @@ class LocalEquivarianceError(GradientAttribution):
     def _attribute(
         self, xs: tuple[Tensor, ...], target: TargetType, args: object, group: OneParameterGroup
     ) -> list[Tensor]:
-        (derivative,) = lie_derivatives(
+        chunks = lie_derivatives(
             self.forward_func, xs, [group], output_fn=self.output_fn, target=target, args=args
         )
-        derivative = derivative[0]
+        derivative = torch.cat(list(chunks), 1)[0]
         cotangent = derivative.sign() if self.norm == "l1" else derivative
         cotangent = cotangent / derivative[0].numel()
         function = bind(self.forward_func, self.output_fn, target, args)

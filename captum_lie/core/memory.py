@@ -11,9 +11,9 @@ from contextlib import contextmanager
 # <malloc.h>
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
-# Mapping as glibc sets it by itself once a buffer of 32 MB was freed. Half a gigabyte stays for the
-# next call, as little as the activations of a few images.
-_AFTERWARDS = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**29}
+# Mapping as glibc sets it by itself once a buffer of 32 MB was freed. A quarter of a gigabyte stays
+# for the next call: the activations of an image and its tangents.
+_AFTERWARDS = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**28}
 
 _lock = threading.Lock()
 _depth = 0
@@ -33,7 +33,7 @@ _mallopt = _find_mallopt()
 
 @contextmanager
 def kept_buffers() -> Iterator[None]:
-    """Freed memory stays with the process, however large the buffer; on leaving up to 512 MB of it.
+    """Freed memory stays with the process, however large the buffer; on leaving up to 256 MB of it.
 
     glibc maps every buffer over 32 MB afresh and returns the end of its heap whenever 64 MB are
     free: the kernel then clears each page again at each operation, which can take longer than the

@@ -68,11 +68,16 @@ def _joint_gap(
     weights = torch.randn(len(groups), 1, generator=torch.Generator().manual_seed(0)).to(norms)
     weights = (weights / weights.norm() / norms).nan_to_num(posinf=0, neginf=0)
 
-    def tangents(_: tuple[Tensor, ...], __: int) -> tuple[Tensor, ...]:
-        return tuple(torch.einsum("gn,gnchw->nchw", weights.to(m), m)[None] for m in motions)
+    def tangents(xs: tuple[Tensor, ...], first: int) -> tuple[Tensor, ...]:
+        rows = slice(first, first + len(xs[0]))
+        return tuple(
+            torch.einsum("gn,gnchw->nchw", weights[:, rows].to(m), m[:, rows])[None]
+            for m in motions
+        )
 
-    ((_, _, derivative),) = derivatives_along(
+    chunks = derivatives_along(
         forward_func, inputs, tangents, 1, output_fn=output_fn, target=target, args=args
     )
+    derivative = torch.cat([d for _, _, d in chunks], 1)
     gap: Tensor = (derivative.double().flatten() - (weights * sums).sum(0)) * norms
     return gap

@@ -33,7 +33,7 @@ def test_set_on_entering_and_restored_on_leaving_the_outermost(
     assert dict(entered)[memory._MMAP_MAX] == 0
     left = dict(calls[len(entered) :])
     assert left[memory._MMAP_MAX] == 65536
-    assert left[memory._TRIM_THRESHOLD] == 2**29
+    assert left[memory._TRIM_THRESHOLD] == 2**28
 
 
 def test_restored_after_an_error_and_by_the_last_thread(calls: list[tuple[int, int]]) -> None:
