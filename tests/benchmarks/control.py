@@ -1,6 +1,6 @@
 """Relative LEE of all ten groups: what an image costs, and how far the control is off by probing.
 
-    python -m tests.benchmarks.relative_lee --model tf_efficientnet_lite0 --images 32
+    python -m tests.benchmarks.control --model tf_efficientnet_lite0 --images 32
 
 Costs are in forward passes: the cheaper of one batch and a loop over its images. Needs the extra
 ``timm``; names of embedded models work, too. A model with more than 32 outputs gets its control by
