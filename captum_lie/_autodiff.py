@@ -27,6 +27,7 @@ from captum_lie._turns import Turns
 from captum_lie._validation import check_output, is_out_of_memory
 from captum_lie.core import tangents as engine
 from captum_lie.core.memory import kept_buffers
+from captum_lie.core.normalisation import fixed_statistics
 from captum_lie.errors import UnsupportedModelError
 
 with warnings.catch_warnings():  # forward mode imports this, which uses a deprecated part of torch
@@ -129,12 +130,7 @@ def _affine_batch_norm(
     eps: float,
     **_: object,
 ) -> Tensor:
-    scale = (running_var + eps).rsqrt()
-    if weight is not None:
-        scale = scale * weight
-    shift = -running_mean * scale
-    if bias is not None:
-        shift = shift + bias
+    scale, shift = fixed_statistics(running_mean, running_var, weight, bias, eps)
     channels = (-1, *[1] * (input.ndim - 2))
     return input * scale.reshape(channels) + shift.reshape(channels)
 

@@ -13,27 +13,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 pytest.importorskip("onnxruntime")
 
 from captum_lie import examples
-from captum_lie.cli.application import app
+from tests.command_line import refused, run
 
 README = Path(__file__).parents[2] / "README.md"
 QUICK = ["--groups", "rotation", "--samples", "2", "--limit", "12"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def refused(*arguments: object) -> str:
-    """Run a command that must fail: exit code 2, no traceback."""
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    return " ".join(result.output.split())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("onnxruntime")
 
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from captum_lie_onnx import Limits, OnnxModel, audit, inspect, quantization, quantize
 from captum_lie_onnx.cpu import Capabilities, read_capabilities, this_cpu
@@ -75,19 +75,9 @@ def test_this_cpu_is_as_torch_sees_it() -> None:
     assert {"AVX2": cpu.avx2, "AVX512": cpu.avx512}.get(seen, True)
 
 
-def network(path: Path) -> Path:
-    """Convolution, ReLU and means; large enough weights that sums in 16 bits saturate."""
-    rng = np.random.default_rng(0)
-    nodes, weights = toy.means("active")
-    conv = helper.make_node("Conv", ["images", "w"], ["raw"], pads=[1, 1, 1, 1])
-    relu = helper.make_node("Relu", ["raw"], ["active"])
-    w = toy.tensor("w", rng.normal(size=(3, 3, 3, 3)))
-    return toy.save(path, [conv, relu, *nodes], initializers=[*weights, w])
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return network(tmp_path / "model.onnx")
+    return toy.network(tmp_path / "model.onnx")
 
 
 def largest_weight(path: Path) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 pytest.importorskip("onnxruntime")
 
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from captum_lie import metrics
 from captum_lie_onnx import Limits, OnnxModel, OnnxModelError, Preprocessing, inspect, quantize
@@ -25,16 +25,6 @@ from tests.onnx import toy_graphs as toy
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 MEANS = IMAGES.mean((2, 3))
-
-
-def network(path: Path) -> Path:
-    """Convolution, ReLU and means, with fixed random weights."""
-    rng = np.random.default_rng(0)
-    nodes, weights = toy.means("active")
-    conv = helper.make_node("Conv", ["images", "w"], ["raw"], pads=[1, 1, 1, 1])
-    relu = helper.make_node("Relu", ["raw"], ["active"])
-    w = toy.tensor("w", rng.normal(size=(3, 3, 3, 3)))
-    return toy.save(path, [conv, relu, *nodes], initializers=[*weights, w])
 
 
 @pytest.fixture
@@ -131,7 +121,7 @@ def test_options_that_are_none(path: Path) -> None:
 
 
 def test_child_and_parent_give_the_same_bits_and_so_do_repeats(path: Path) -> None:
-    network(path)
+    toy.network(path)
     here = OnnxModel(path, threads=1)
     with OnnxModel(path, threads=1, limits=Limits()) as there:
         assert torch.equal(here(IMAGES), there(IMAGES))
@@ -144,7 +134,7 @@ def test_child_and_parent_give_the_same_bits_and_so_do_repeats(path: Path) -> No
 
 
 def test_pickled_by_path(path: Path) -> None:
-    model = OnnxModel(network(path), threads=1, batch_size=2)
+    model = OnnxModel(toy.network(path), threads=1, batch_size=2)
     copy = pickle.loads(pickle.dumps(model))
     assert torch.equal(copy(IMAGES), model(IMAGES))
     assert copy._batch == 2
@@ -152,7 +142,7 @@ def test_pickled_by_path(path: Path) -> None:
 
 
 def test_dynamic_int8_does_not_depend_on_who_shares_the_batch(path: Path, tmp_path: Path) -> None:
-    int8 = quantize(network(path), tmp_path / "int8.onnx", "dynamic")
+    int8 = quantize(toy.network(path), tmp_path / "int8.onnx", "dynamic")
     loud = IMAGES.clone()
     loud[1:] *= 10
     model = OnnxModel(int8, threads=1)
@@ -163,7 +153,7 @@ def test_dynamic_int8_does_not_depend_on_who_shares_the_batch(path: Path, tmp_pa
 
 
 def test_quantisation_is_found(path: Path, tmp_path: Path) -> None:
-    assert inspect(network(path)).quantisation == "none"
+    assert inspect(toy.network(path)).quantisation == "none"
     for mode, found in (("dynamic", "dynamic"), ("static", "static (QDQ)")):
         int8 = quantize(path, tmp_path / f"{mode}.onnx", mode, IMAGES)  # type: ignore[arg-type]
         identity = inspect(int8)
@@ -181,7 +171,7 @@ def test_quantisation_is_found(path: Path, tmp_path: Path) -> None:
 
 
 def test_identity_is_plain(path: Path) -> None:
-    identity = inspect(network(path))
+    identity = inspect(toy.network(path))
     assert identity.operators == {"Conv": 1, "ReduceMean": 1, "Relu": 1}
     assert identity.dynamic_axes == {"images": [0], "scores": [0]}
     assert identity.inputs == [{"name": "images", "dtype": "float32", "shape": ["batch", 3, 8, 8]}]
@@ -207,7 +197,7 @@ def test_captums_perturbation_methods(path: Path) -> None:
 
 
 def test_every_metric_takes_it(path: Path) -> None:
-    model = OnnxModel(network(path))
+    model = OnnxModel(toy.network(path))
     big = OnnxModel(path)
     table = metrics.measure(
         model, IMAGES, groups=["rotation"], n_samples=2, output_fn=None,

@@ -138,3 +138,13 @@ def bomb(path: Path, shape: Sequence[int], *, computed: bool = False) -> Path:
 
 def parsed(path: Path) -> Any:
     return onnx.load(str(path), load_external_data=False)
+
+
+def network(path: Path) -> Path:
+    """Convolution, ReLU and means; large enough weights that sums in 16 bits saturate."""
+    rng = np.random.default_rng(0)
+    nodes, weights = means("active")
+    conv = helper.make_node("Conv", ["images", "w"], ["raw"], pads=[1, 1, 1, 1])
+    relu = helper.make_node("Relu", ["raw"], ["active"])
+    w = tensor("w", rng.normal(size=(3, 3, 3, 3)))
+    return save(path, [conv, relu, *nodes], initializers=[*weights, w])

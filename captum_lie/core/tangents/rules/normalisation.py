@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_lie.core.normalisation import fixed_statistics
 from captum_lie.core.tangents.dual import Dual, primal
 from captum_lie.core.tangents.fallback import by_forward_mode
 from captum_lie.core.tangents.registry import NoRule, aten, rule
@@ -44,12 +45,7 @@ def batch_norm(
         return _batch_statistics(x, weight, bias, running_mean, eps)
     assert running_mean is not None
     assert running_var is not None
-    scale = (running_var + eps).rsqrt()
-    if weight is not None:
-        scale = scale * weight
-    shift = -running_mean * scale
-    if bias is not None:
-        shift = shift + bias
+    scale, shift = fixed_statistics(running_mean, running_var, weight, bias, eps)
     channels = (-1, *[1] * (x.ndim - 2))
     out = x.stack * scale.view(channels).to(x.dtype)
     out[0].add_(shift.view(channels))
