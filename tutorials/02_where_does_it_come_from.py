@@ -198,8 +198,8 @@ else:
 # In outline, yes: convolutions have the largest share under rotation, 0.55, and less under the
 # shift, 0.36, where a convolution of stride 1 can err only at the border, by its zero padding.
 # Subsampling has about four tenths of either, nearly all of it at the first strides. But read the
-# error bars before the bars: with four photographs most of the large ones are within about one
-# error of zero, and shares that add up to one hide that.
+# error bars before the bars: with four photographs most of the large ones are within one or two
+# errors of zero, and shares that add up to one hide that.
 #
 # ## The tree
 #

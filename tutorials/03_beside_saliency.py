@@ -263,13 +263,13 @@ else:
     print("Not shown: needs the extra, pip install 'captum-lie[imagenet]'.")
 
 # %% [markdown]
-# Saliency and input × gradient pick out spots of the nose and the eyes, integrated gradients the
-# eye on the left and the rim of the nose. `LieDerivative` under rotation lies at the lower border
-# and the mouth, far from the centre, where a rotation moves most; under the shift along the
-# bridge of the nose and the mouth. Smoothed, too, the Lie maps correlate with the three others by
-# no more than 0.08: what was seen on the small model is no matter of its size. The sums say how
-# much: the logit of "tiger cat" rises by 79 per radian, that is 1.4 per degree, and falls by 26
-# per half image width.
+# Saliency and input × gradient pick out spots along the nose, saliency the eyes, too; integrated
+# gradients the eye on the left and the rim of the nose. `LieDerivative` under rotation lies at
+# the lower border and the mouth, far from the centre, where a rotation moves most; under the
+# shift along the bridge of the nose and the mouth. Smoothed, too, the Lie maps correlate with the
+# three others by no more than 0.08: what was seen on the small model is no matter of its size.
+# The sums say how much: the logit of "tiger cat" rises by 79 per radian, that is 1.4 per degree,
+# and falls by 26 per half image width.
 #
 # ## A family that you know one member of
 #
