@@ -35,10 +35,20 @@ from captum.attr import (
     Saliency,
 )
 from captum.metrics import infidelity, sensitivity_max
+from IPython.display import display
 
 import captum_lie
 from captum_lie import LieDerivative, get_group, lie_derivative, metrics
 from captum_lie.examples import CLASSES, load_images, load_model
+from captum_lie.examples.photographs import find_photographs
+from captum_lie.images import ImageFiles, view_of
+from captum_lie.models import load_model as load_by_name
+from captum_lie.plotting import legible_sigma, plot_attribution, smooth_map
+
+try:
+    from captum_lie_timm.imagenet import available
+except ImportError:  # timm is not installed
+    available = list
 
 SMALL = os.environ.get("CAPTUM_LIE_TUTORIALS") == "small"
 N = 4 if SMALL else 32
@@ -212,6 +222,54 @@ plt.show()
 # Saliency and input × gradient agree almost fully, 0.97. `LieDerivative` correlates with none of
 # the others by more than 0.25, except with its own smoothed version. It is not a better or worse
 # saliency map: it answers another question.
+#
+# ## On a real model
+#
+# The same methods on EfficientNet-Lite0, trained on ImageNet (its weights come with the extra
+# `imagenet`), and a cat. At 224 pixels all gradient maps are specks; smoothed by a Gaussian that
+# keeps their sum, and laid over the grey image, they can be read.
+
+# %%
+NAME = "imagenet:efficientnet_lite0"
+if NAME in available() and "chelsea" in find_photographs():
+    real = load_by_name(NAME)
+    cat = ImageFiles([find_photographs()["chelsea"]]).read(0, view_of(real))[None]
+    answer = real(cat).argmax(1).item()
+    maps = {
+        "Saliency": Saliency(real).attribute(leaf(cat), target=answer, abs=False),
+        "Integrated gradients": IntegratedGradients(real).attribute(
+            cat, target=answer, baselines=grey, n_steps=4 if SMALL else 24, internal_batch_size=8
+        ),
+        "Input × gradient": InputXGradient(real).attribute(leaf(cat), target=answer),
+        "Lie: rotation": LieDerivative(real).attribute(cat, target=answer, group="rotation"),
+        "Lie: translation_x": LieDerivative(real).attribute(
+            cat, target=answer, group="translation_x"
+        ),
+    }
+    maps = {name: attribution.detach()[0] for name, attribution in maps.items()}
+    sigma = legible_sigma(*cat.shape[-2:])
+    figure, axes = plt.subplots(1, 6, figsize=(12, 2.5), layout="constrained")
+    axes[0].imshow(cat[0].permute(1, 2, 0))
+    axes[0].set_title(real.classes[answer].split(",")[0], fontsize=9)
+    axes[0].set_xticks([])
+    axes[0].set_yticks([])
+    for axis, (name, attribution) in zip(axes[1:], maps.items()):
+        plot_attribution(attribution, cat[0], ax=axis, title=name, method="overlay", smooth=sigma)
+        axis.set_xlabel(f"sum {attribution.sum():.3g}", fontsize=8)
+    plt.show()
+    smooth = torch.stack([smooth_map(a.sum(0), sigma).flatten() for a in maps.values()])
+    display(pd.DataFrame(torch.corrcoef(smooth), index=maps, columns=maps).round(2))
+else:
+    print("Not shown: needs the extra, pip install 'captum-lie[imagenet]'.")
+
+# %% [markdown]
+# Saliency and input × gradient pick out spots along the nose, saliency the eyes, too; integrated
+# gradients the eye on the left and the rim of the nose. `LieDerivative` under rotation lies at
+# the lower border and the mouth, far from the centre, where a rotation moves most; under the
+# shift along the bridge of the nose and the mouth. Smoothed, too, the Lie maps correlate with the
+# three others by no more than 0.08: what was seen on the small model is no matter of its size.
+# The sums say how much: the logit of "tiger cat" rises by 79 per radian, that is 1.4 per degree,
+# and falls by 26 per half image width.
 #
 # ## A family that you know one member of
 #

@@ -199,9 +199,11 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# *Inconclusive* are the lines on LEE: by finite differences, which is all that an int8 file
+# *Inconclusive* are the three lines on LEE: by finite differences, which is all that an int8 file
 # offers, the error bar spans the threshold. An int8 model is a staircase; it has no derivative to
-# speak of, and the audit says so rather than give a number. Finite motions can be compared:
+# speak of, and the audit says so rather than give a number. The fourth is on sums of bytes that
+# saturate on x86 CPUs without VNNI, which the CPU that this ran on cannot show. Finite motions
+# can be compared:
 
 # %%
 static = audits["static int8", "quantized"]
