@@ -50,6 +50,9 @@ from captum_lie_onnx.tracing import FixedBatchError, trace, trace_for_any_batch
 DERIVATIVE = "derivative"
 OutputFnName = Literal["softmax"]
 
+#: Share of the images that may lie at a kink, and by how many tolerances they may differ.
+_SHARE_AT_KINKS, _JUMP = 0.25, 100
+
 
 def export_lie_derivative(
     model: nn.Module,
@@ -121,8 +124,8 @@ def export_lie_derivative(
         def check(file: Path) -> None:
             with LieDerivativeModel(file, threads=torch.get_num_threads()) as graph:
                 fixed = None if dynamic else len(example)
-                for images in batches(photographs.to(example.dtype), fixed):
-                    _check_parity(graph, model, images, tolerance)
+                parts = batches(photographs.to(example.dtype), fixed)
+                _check_parity([_compared(graph, model, images) for images in parts], tolerance)
 
         program = _convert(jet, example, opset, dynamic)
         return write(program, path, properties, check)
@@ -342,10 +345,10 @@ def _convert(
         return convert(graph, example, [SCORES, DERIVATIVE], opset=opset, dynamic_batch=dynamic)
 
 
-def _check_parity(
-    graph: LieDerivativeModel, model: nn.Module, images: Tensor, tolerance: float
-) -> None:
-    """Compare a graph with exact derivatives by PyTorch."""
+def _compared(
+    graph: LieDerivativeModel, model: nn.Module, images: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What a graph gives for some images and what it should, each ``[n, ...]``."""
     x = to_model(model, images)
     outputs, derivative = graph(images)
     with torch.no_grad():
@@ -354,17 +357,35 @@ def _check_parity(
         list(lie_derivatives(model, (x,), graph.groups, output_fn=graph.output_fn)), dim=1
     ).cpu()
     exact = exact[0] if graph.single else exact.transpose(0, 1)
-    for what, found, wanted in (
-        ("outputs", outputs, expected),
-        ("Lie derivative", derivative, exact),
-    ):
-        difference, largest = compare(found, wanted)
+    pairs = {"outputs": (outputs, expected), "Lie derivative": (derivative, exact)}
+    for found, wanted in pairs.values():
+        compare(found, wanted)  # their shapes
+    return pairs
+
+
+def _check_parity(parts: Sequence[dict[str, tuple[Tensor, Tensor]]], tolerance: float) -> None:
+    """Compare a graph with exact derivatives by PyTorch.
+
+    Where a unit lies at a kink (a ReLU at zero), rounding decides on which side, here or there:
+    the derivative of that image then differs by a jump. It may on one image in four, by no more
+    than a hundred times the tolerance; a graph that is wrong is wrong on all.
+    """
+    outputs = 0.0
+    for what in ("outputs", "Lie derivative"):
+        found, wanted = (torch.cat([part[what][side] for part in parts]) for side in (0, 1))
+        largest = float(wanted.double().abs().max())
+        if what == "outputs":
+            outputs = largest
         # A derivative that vanishes is known to the rounding of the outputs.
-        scale = max(largest, 1e-3 * float(expected.abs().max()))
-        if not difference <= tolerance * scale:
+        scale = max(largest, 1e-3 * outputs)
+        each = (found.double() - wanted.double()).abs().flatten(1).amax(1).nan_to_num(nan=torch.inf)
+        jumps = int(_SHARE_AT_KINKS * len(each)) if what == "Lie derivative" else 0
+        typical, worst = float(each.sort().values[len(each) - 1 - jumps]), float(each.max())
+        most = tolerance * scale
+        if typical > most or worst > (_JUMP * most if jumps else most):
             raise InvalidValueError(
-                f"The exported graph's {what} differ by {difference:.3g} from the model's, more "
-                f"than {tolerance:g} of the largest, {largest:.3g}. Nothing was written."
+                f"The exported graph's {what} differ by {worst:.3g} from the model's, more than "
+                f"{tolerance:g} of the largest, {largest:.3g}. Nothing was written."
             )
 
 
