@@ -38,8 +38,7 @@ def find_factory(spec: str) -> Callable[..., Any]:
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}".strip().split("\n")[0]
-        raise InvalidValueError(f"{file} failed to run: {reason}") from error
+        raise InvalidValueError(f"{file} failed to run: {described(error)}") from error
     finally:
         sys.path.pop(0)
     factory = getattr(module, function, None)
@@ -49,3 +48,8 @@ def find_factory(spec: str) -> Callable[..., Any]:
             f"{file} has no function {function!r}. It has: {', '.join(names) or 'none'}."
         )
     return factory  # type: ignore[no-any-return]
+
+
+def described(error: BaseException) -> str:
+    """An error's type and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0]

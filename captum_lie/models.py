@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from captum_lie import examples
 from captum_lie._data import to_model
-from captum_lie._factories import find_factory
+from captum_lie._factories import described, find_factory
 from captum_lie._validation import check_output, is_out_of_memory
 from captum_lie.errors import (
     InvalidValueError,
@@ -126,7 +126,7 @@ def check_runs(name: str, model: nn.Module, images: Tensor) -> Tensor:
         if is_out_of_memory(error):
             raise
         raise UnsupportedModelError(
-            f"{name} fails on images of shape {list(first.shape)} ({_described(error)}). "
+            f"{name} fails on images of shape {list(first.shape)} ({described(error)}). "
             "Does it take this size (--size), these channels (--channels) and that many images at "
             "a time (--batch-size)?"
         ) from error
@@ -143,7 +143,7 @@ def _why_not_loaded(extra: str, error: Exception, extras: Collection[str]) -> st
     if isinstance(error, ModuleNotFoundError) and error.name in extras:
         return f"{error.name} is not installed: pip install 'captum-lie[{extra}]'"
     return (
-        f"{extra} is installed but fails to import ({_described(error)}): a version that this "
+        f"{extra} is installed but fails to import ({described(error)}): a version that this "
         "one of captum-lie does not know, or a bug; --debug shows where"
     )
 
@@ -156,7 +156,7 @@ def _from_factory(name: str, *, pretrained: bool, checkpoint: Path | None) -> nn
     except (Exception, SystemExit) as error:
         if isinstance(error, UserError) or is_out_of_memory(error):
             raise
-        raise UnsupportedModelError(f"{name} gives no model: {_described(error)}") from error
+        raise UnsupportedModelError(f"{name} gives no model: {described(error)}") from error
 
 
 def _labelled(model: nn.Module, trained: bool) -> nn.Module:
@@ -201,7 +201,3 @@ def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(factory).parameters
     except ValueError:  # a builtin that does not tell
         return {}
-
-
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]

@@ -14,14 +14,12 @@ from torch import Tensor, nn
 from captum_lie import examples
 from captum_lie._validation import check_images
 from captum_lie.errors import InvalidValueError
-from captum_lie.preprocessing import ImageFolder
+from captum_lie.images import ImageFolder, View
 
 Size = tuple[int, int]
 
 #: The embedded images, in place of a folder.
 BUILTIN = "builtin"
-#: Shares of red, green and blue in grey (ITU-R 601), as image files are read.
-_LUMA = (0.299, 0.587, 0.114)
 #: Copies of a batch while it is measured: moved, where it is read, normalised, as the graph has it.
 _COPIES = 4
 
@@ -126,7 +124,7 @@ def read_images(
 def _embedded(wanted: Wanted, limit: int | None) -> AuditImages:
     images, _ = examples.load_images(limit)
     if wanted.channels == 1:
-        images = (images * torch.tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+        images = torch.stack([View(channels=1)(image) for image in images])
     size = wanted.size or (images.shape[-2], images.shape[-1])
     wanted.check_room(len(images), size)
     if size != tuple(images.shape[-2:]):

@@ -23,7 +23,12 @@ from captum_lie._captum import (
 )
 from captum_lie._chunks import Chunk, in_chunks
 from captum_lie._data import images_of, to_model
-from captum_lie._validation import check_inputs, check_internal_batch_size, one_of
+from captum_lie._validation import (
+    check_inputs,
+    check_internal_batch_size,
+    check_n_probes,
+    one_of,
+)
 from captum_lie.attribution.batch import of_batch
 from captum_lie.attribution.control import control, mean_square
 from captum_lie.core.spectral_control import Control
@@ -273,10 +278,7 @@ class LocalEquivarianceError(GradientAttribution):
     ) -> Control:
         if self.output_layout != "trivial":
             raise InvalidValueError("Relative LEE is defined for the trivial output layout only.")
-        if n_probes < 4:
-            raise InvalidValueError(
-                f"n_probes must be at least 4 to give a standard error; got {n_probes}."
-            )
+        check_n_probes(n_probes)
         return control(
             self.forward_func,
             xs,

@@ -53,12 +53,16 @@ class Directions:
 
     def signs(self) -> Iterator[Tensor]:
         """Random signs on the other outputs, ``[N, K]``."""
-        n, outputs = self.order.shape
-        rest = torch.ones(n, outputs, device=self.order.device)
-        rest.scatter_(1, self.order[:, : self.n_exact], 0.0)
+        others = self.others()
+        n, outputs = others.shape
         stream = random_signs(n, outputs, self.seed, self.first_index)
         for _ in range(self.n_signs):
-            yield rest * next(stream).to(rest)
+            yield others * next(stream).to(others)
+
+    def others(self) -> Tensor:
+        """One for each output that is not taken exactly, else zero, ``[N, K]``."""
+        ones = torch.ones(self.order.shape, device=self.order.device)
+        return ones.scatter_(1, self.order[:, : self.n_exact], 0.0)
 
     def __iter__(self) -> Iterator[Tensor]:
         yield from self.exact()
@@ -73,11 +77,16 @@ def directions(output: Tensor, n_probes: int, *, seed: int = 0, first_index: int
         n_probes: half of them go to the most probable outputs, half are random signs.
     """
     outputs = output.shape[1]
-    order = output.detach().argsort(dim=1, descending=True, stable=True)
+    order = by_probability(output)
     if outputs <= max(ALL_EXACT, n_probes):
         return Directions(order, outputs, 0, seed, first_index)
     top = int(n_probes * TOP_SHARE)
     return Directions(order, top, n_probes - top, seed, first_index)
+
+
+def by_probability(output: Tensor) -> Tensor:
+    """Indices of the outputs ``[N, K]`` of each example, the largest output first."""
+    return output.detach().argsort(dim=1, descending=True, stable=True)
 
 
 def random_signs(n: int, outputs: int, seed: int, first_index: int) -> Iterator[Tensor]:

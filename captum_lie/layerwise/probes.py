@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import is_out_of_memory
+from captum_lie._validation import check_n_probes, is_out_of_memory
+from captum_lie.core.probes import TOP_SHARE, Directions, by_probability
 from captum_lie.errors import InvalidValueError
 from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise.fluxes import Recording
@@ -32,8 +33,6 @@ from captum_lie.layerwise.tree import rows_of, self_contributions
 #: Costs in forward passes, measured: of one tangent, which passes through half of the network on
 #: average, and of one backward pass.
 TANGENT_COST, BACKWARD_COST = 1.5, 2.5
-#: Share of the probes spent on the most probable outputs, one each.
-TOP_SHARE = 0.5
 #: Probes between two looks at the standard errors.
 ROUND = 8
 
@@ -98,10 +97,8 @@ def squared_norms(
     """
     flat = recording.output.detach().flatten(1)
     outputs = flat.shape[1]
-    if n_probes is not None and n_probes < 4:
-        raise InvalidValueError(
-            f"n_probes must be at least 4 to give a standard error; got {n_probes}."
-        )
+    if n_probes is not None:
+        check_n_probes(n_probes)
     if tolerance is not None and not tolerance > 0:
         raise InvalidValueError(f"tolerance must be positive; got {tolerance}.")
     if tolerance is None and (n_probes is None or n_probes >= outputs):
@@ -121,7 +118,7 @@ def squared_norms(
         if top is None:
             top = int(budget * TOP_SHARE) if tolerance is None else min(ROUND, outputs // 2)
         limit = min(budget, outputs) - top
-    order = flat.argsort(dim=1, descending=True, stable=True)
+    chosen = Directions(by_probability(flat), top, limit, seed, first_index)
 
     recording.expect_many(groups)
     rows = rows_of(recording.calls)
@@ -132,16 +129,15 @@ def squared_norms(
         return values.square(), self_contributions(rows, values).square()
 
     exact_part: list[Tensor] = []
-    for rank in range(top):
-        direction = torch.zeros_like(flat).scatter_(1, order[:, rank : rank + 1], 1.0)
-        squares = along(direction)
+    for direction in chosen.exact():
+        squares = along(direction.to(flat))
         exact_part = (
             list(squares)
             if not exact_part
             else [a + b for a, b in zip(exact_part, squares, strict=True)]
         )
     total, own = _Sum(), _Sum()
-    rest = torch.ones_like(flat).scatter_(1, order[:, :top], 0.0)
+    rest = chosen.others().to(flat)
     signs = _signs(len(flat), outputs, seed, first_index)
     while total.n < limit:
         square, own_square = along(rest * next(signs).to(flat))
