@@ -10,19 +10,11 @@ relative errors of the root's contribution and of the sum of self contributions 
 
 from __future__ import annotations
 
-import argparse
 import math
-import multiprocessing
-import resource
 import time
-import traceback
-import warnings
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
@@ -30,6 +22,7 @@ from torch import nn
 
 import captum_lie_timm  # noqa: F401 (registers the layouts)
 from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
+from tests.timm.table import print_table
 
 LARGEST_SIZE = 256
 TOLERANCE = 1e-3
@@ -131,65 +124,10 @@ def measure(name: str, family: str = "") -> Row:
     return Row(family, name, seconds, *errors, *shares, "ok" if complete else "incomplete")
 
 
-def measure_apart(family: str, limit_seconds: float, limit_gigabytes: float) -> Row:
-    """:func:`measure` a family's smallest model in a process that ends when it takes too long."""
-    try:
-        failure = Row(family, smallest_model(family))
-    except Exception as error:
-        return Row(family, "", status=f"cannot be made: {_reason(error)}")
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(failure, int(limit_gigabytes * 2**30), sender))
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(limit_seconds):
-            return replace(failure, status=f"more than {limit_seconds:.0f} s")
-        row: Row = receiver.recv()
-        return row
-    except EOFError:
-        process.join()
-        return replace(failure, status=f"the process ended with code {process.exitcode}")
-    finally:
-        process.kill()
-        process.join()
-
-
-def _child(failure: Row, limit_bytes: int, connection: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
-    try:
-        row = measure(failure.model, failure.family)
-    except Exception as error:
-        row = replace(failure, status=_reason(error))
-    connection.send(row)
-
-
-def _reason(error: Exception) -> str:
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    message = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {message} ({Path(where.filename).name}:{where.lineno})"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    print_table(
+        Row, smallest_model, measure, description=__doc__, good="complete", seconds=60, gigabytes=6
     )
-    parser.add_argument("--families", help="comma-separated modules of timm.models; default: all")
-    parser.add_argument("--limit-seconds", type=float, default=60, help="for each (default 60)")
-    parser.add_argument("--limit-gigabytes", type=float, default=6, help="for each (default 6)")
-    parser.add_argument("--csv", type=Path, help="write the table here as well")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    families = options.families.split(",") if options.families else timm.list_modules()
-    rows: list[Row] = []
-    for family in families:
-        rows.append(measure_apart(family, options.limit_seconds, options.limit_gigabytes))
-        print(rows[-1], flush=True)
-        if options.csv:
-            pd.DataFrame(rows).to_csv(options.csv, index=False)
-    failed = [row.family for row in rows if row.status != "ok"]
-    print(f"{len(rows) - len(failed)} of {len(rows)} complete; not: {', '.join(failed) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -11,26 +11,18 @@ rule of ours.
 
 from __future__ import annotations
 
-import argparse
 import math
-import multiprocessing
-import resource
 import time
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from pathlib import Path
 
-import pandas as pd
-import timm
 import torch
 from torch import Tensor, nn
 
 from captum_lie._autodiff import _duals, _stacked, _vmapped, differentiable
 from captum_lie._validation import is_out_of_memory
 from captum_lie.core.tangents import fallbacks
-from tests.timm.families import _reason, input_size, make, smallest_model
+from tests.timm.families import input_size, make, smallest_model
+from tests.timm.table import print_table
 
 TOLERANCE = 1e-4
 
@@ -97,68 +89,10 @@ def measure(name: str, family: str = "") -> Row:
     return row if row.float64 <= 1e-9 else replace(row, status="differs")
 
 
-def measure_apart(
-    family: str,
-    limit_seconds: float,
-    limit_gigabytes: float,
-    run: Callable[[str, str], Row] = measure,
-) -> Row:
-    """:func:`measure` a family's smallest model in a process that ends when it takes too long."""
-    try:
-        failure = Row(family, smallest_model(family))
-    except Exception as error:
-        return Row(family, "", status=f"cannot be made: {_reason(error)}")
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_child, args=(failure, int(limit_gigabytes * 2**30), sender, run)
-    )
-    process.start()
-    sender.close()
-    try:
-        if not receiver.poll(limit_seconds):
-            return replace(failure, status=f"more than {limit_seconds:.0f} s")
-        row: Row = receiver.recv()
-        return row
-    except EOFError:
-        process.join()
-        return replace(failure, status=f"the process ended with code {process.exitcode}")
-    finally:
-        process.kill()
-        process.join()
-
-
-def _child(
-    failure: Row, limit_bytes: int, connection: Connection, run: Callable[[str, str], Row]
-) -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
-    try:
-        row = run(failure.model, failure.family)
-    except Exception as error:
-        row = replace(failure, status=_reason(error))
-    connection.send(row)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    print_table(
+        Row, smallest_model, measure, description=__doc__, good="agree", seconds=120, gigabytes=8
     )
-    parser.add_argument("--families", help="comma-separated modules of timm.models; default: all")
-    parser.add_argument("--limit-seconds", type=float, default=120, help="for each (default 120)")
-    parser.add_argument("--limit-gigabytes", type=float, default=8, help="for each (default 8)")
-    parser.add_argument("--csv", type=Path, help="write the table here as well")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    families = options.families.split(",") if options.families else timm.list_modules()
-    rows: list[Row] = []
-    for family in families:
-        rows.append(measure_apart(family, options.limit_seconds, options.limit_gigabytes))
-        print(rows[-1], flush=True)
-        if options.csv:
-            pd.DataFrame(rows).to_csv(options.csv, index=False)
-    failed = [row.family for row in rows if row.status != "ok"]
-    print(f"{len(rows) - len(failed)} of {len(rows)} agree; not: {', '.join(failed) or 'none'}")
 
 
 if __name__ == "__main__":
