@@ -16,6 +16,11 @@ from captum_lie.core.tangents.registry import NoRule
 
 Tangents = tuple[Tensor, ...]
 
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+for _name in ("CUDA", "XPU", "MPS", "PrivateUse1"):
+    if _key := getattr(torch._C.DispatchKey, f"Autocast{_name}", None):
+        _AUTOCAST = _AUTOCAST | torch._C.DispatchKeySet(_key)
+
 
 class Run:
     """What the duals of one evaluation share.
@@ -30,11 +35,14 @@ class Run:
         self.alive = True
         self._keys = (
             torch._C._dispatch_tls_local_include_set(),
-            torch._C._dispatch_tls_local_exclude_set(),
+            torch._C._dispatch_tls_local_exclude_set() | _AUTOCAST,
         )
 
     def recording(self) -> Any:
-        """The dispatcher as it was where the evaluation began: autograd records operations."""
+        """The dispatcher as it was where the evaluation began: autograd records operations.
+
+        What autocast should have cast is cast by then.
+        """
         return torch._C._ForceDispatchKeyGuard(*self._keys)
 
 

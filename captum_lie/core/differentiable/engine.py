@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from captum_lie.core.differentiable import rules  # noqa: F401 (registers them)
-from captum_lie.core.differentiable.dual import Dual, Run, Tangents, below
+from captum_lie.core.differentiable.dual import Dual, Run, below
 from captum_lie.core.tangents.custom import refused
 
 

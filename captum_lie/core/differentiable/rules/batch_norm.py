@@ -83,7 +83,7 @@ def group_norm(
 
 
 def _normalised(x: Dual, weight: Any, bias: Any, eps: float, groups: int) -> Any:
-    """Channels of a group are normalised together, image by image: layer normalisation of a view."""
+    """Channels of a group are normalised together: layer normalisation of a view of them."""
     channels = (-1, *[1] * (x.ndim - 2))
     with below(x.run):
         grouped = x.reshape(x.shape[0], groups, -1)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_lie.core.differentiable.dual import Dual, primal, run_of
+from captum_lie.core.differentiable.dual import Dual, run_of
 from captum_lie.core.differentiable.registry import RULES, rule
 from captum_lie.core.differentiable.resolution import constant, linear
 from captum_lie.core.tangents.registry import NoRule, Operation, aten, overloads
@@ -38,7 +38,7 @@ def item(x: Dual) -> Any:
 
 
 @rule(aten._to_copy.default)
-def _to_copy(x: Dual, **kwargs: Any) -> Tensor:
+def _to_copy(x: Dual, **kwargs: Any) -> Any:
     dtype = kwargs.get("dtype")
     if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
         return constant(aten._to_copy.default, x, **kwargs)

@@ -1,8 +1,8 @@
 """Layer normalisation.
 
 With x̂ the normalised elements of a group, r their reciprocal deviation and means over the group,
-``S(t) = r (t - mean t - x̂ mean(x̂ t))`` is the derivative of x̂ along t, and a symmetric map: PyTorch's
-backward kernel evaluates it.
+``S(t) = r (t - mean t - x̂ mean(x̂ t))`` is the derivative of x̂ along t, and a symmetric map:
+PyTorch's backward kernel evaluates it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _LayerNorm(torch.autograd.Function):
         return value, *(m if w is None else m * w for m in moved)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g: Tensor, *turned: Tensor) -> tuple[Tensor | None, ...]:
         """``⟨h, S(t)⟩`` with ``h = w ġ`` changes with x by way of x̂ and r:
 

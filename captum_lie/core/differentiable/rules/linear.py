@@ -46,12 +46,9 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Dual:
     """``t = t_x`` where the condition holds, else ``t_y``; a constant's is zero."""
     run = run_of((x, y))
     value = torch.where(condition, primal(x), primal(y))
-    zero = value.new_zeros(())
-    rows = [
-        torch.where(condition, *(z.tangents[i] if isinstance(z, Dual) else zero for z in (x, y)))
-        for i in range(run.count)
-    ]
-    return Dual(value, [row.expand_as(value) for row in rows], run)
+    zeros = (value.new_zeros(()),) * run.count
+    pairs = zip(*(z.tangents if isinstance(z, Dual) else zeros for z in (x, y)), strict=True)
+    return Dual(value, [torch.where(condition, a, b).expand_as(value) for a, b in pairs], run)
 
 
 @rule(aten.masked_fill.Scalar)

@@ -24,10 +24,8 @@ from captum_lie.core.tangents.rules.pointwise import POINTWISE
 Curve = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
 
 # Without curvature, wherever there is a slope; some have no second derivative in PyTorch.
-_STRAIGHT = {
-    getattr(aten, name).default
-    for name in "relu relu6 hardtanh leaky_relu hardsigmoid abs threshold hardshrink".split()
-}
+_STRAIGHT_NAMES = "relu relu6 hardtanh leaky_relu hardsigmoid abs threshold hardshrink softshrink"
+_STRAIGHT = set(overloads(*_STRAIGHT_NAMES.split()))
 
 
 class _Pointwise(torch.autograd.Function):
@@ -40,7 +38,7 @@ class _Pointwise(torch.autograd.Function):
         return value, *(t * slope for t in tangents)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g: Tensor, *moved: Tensor) -> tuple[Tensor | None, ...]:
         slope, curvature, *tangents = ctx.saved_tensors
         along = [

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captum_lie.core.differentiable.dual import Dual, below
 from captum_lie.core.differentiable.registry import RULES, rule
@@ -13,7 +14,7 @@ from captum_lie.core.tangents.registry import Operation, aten
 
 
 @rule(aten.dropout.default)
-def dropout(x: Dual, p: float, train: bool) -> Dual:
+def dropout(x: Dual, p: float, train: bool) -> Tensor:
     """In evaluation mode the tensor itself; in training mode ``t ↦ mask ∘ t``."""
     if not train or p == 0:
         return x
