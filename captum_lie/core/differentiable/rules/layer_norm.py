@@ -107,7 +107,13 @@ def layer_norm(
             out = torch.layer_norm(x, normalized_shape, None, None, eps)
             out = out if weight is None else out * weight
             return out if bias is None else out + bias
+    # PyTorch's kernel computes in single precision at least; its backward takes one precision only.
+    precision = torch.promote_types(x.dtype, torch.float32)
     value, *tangents = _LayerNorm.apply(
-        normalized_shape, eps, x.primal.contiguous(), weight, bias, *x.tangents
+        normalized_shape,
+        eps,
+        x.primal.to(precision).contiguous(),
+        *(z if z is None else z.to(precision) for z in (weight, bias)),
+        *(t.to(precision) for t in x.tangents),
     )
-    return Dual(value, tangents, x.run)
+    return Dual(value.to(x.dtype), tangents, x.run)
