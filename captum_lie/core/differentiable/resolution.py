@@ -119,7 +119,8 @@ def by_reverse_mode(operation: Operation, *args: Any, **kwargs: Any) -> Any:
 
 
 def _differentiable(x: Tensor, recording: bool) -> Tensor:
-    return x if x.requires_grad and recording else x.detach().requires_grad_()
+    """The tensor as a variable of its own: another argument may depend on it."""
+    return x.view_as(x) if x.requires_grad and recording else x.detach().requires_grad_()
 
 
 def _derivatives(

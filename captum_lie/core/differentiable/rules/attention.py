@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from captum_lie.core.differentiable.dual import Dual, below, run_of
 from captum_lie.core.differentiable.registry import rule
 from captum_lie.core.tangents.registry import aten
+from captum_lie.core.tangents.rules.attention import additive
 
 _FULL_PRECISION = (torch.float32, torch.float64)
 
@@ -43,12 +44,13 @@ def attention(
     plain = attn_mask is None and dropout_p == 0 and not is_causal
     alike = query.ndim == 4 and query.shape[:2] == key.shape[:2] == value.shape[:2]
     moving = [x for x in (query, key, value) if isinstance(x, Dual)]
-    run = run_of(moving)
+    run = run_of((query, key, value, attn_mask))
     if plain and alike and len(moving) == 3 and query.dtype in _FULL_PRECISION:
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         tangents = [t for x in moving for t in x.tangents]
         out, *turned = _Attention.apply(scale, *(x.primal for x in moving), *tangents)
         return Dual(out, turned, run)
+    attn_mask = additive(attn_mask, query.dtype)
     with below(run):
         return aten._scaled_dot_product_attention_math.default.decompose(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa

@@ -27,12 +27,16 @@ def batch_norm(
     momentum: float,
     eps: float,
     cudnn_enabled: bool,
-) -> Dual:
+) -> Any:
     """With statistics held affine: ``t ↦ w t / √(σ² + ε)``."""
-    if not isinstance(x, Dual) or any(
-        isinstance(z, Dual) for z in (weight, bias, running_mean, running_var)
-    ):
-        raise NoRule("a batch normalisation whose weights or statistics move")
+    if not isinstance(x, Dual) or isinstance(running_mean, Dual) or isinstance(running_var, Dual):
+        raise NoRule("a batch normalisation with moving statistics")
+    if isinstance(weight, Dual) or isinstance(bias, Dual):
+        with below(x.run):
+            plain = torch.batch_norm(
+                x, None, None, running_mean, running_var, training, momentum, eps, cudnn_enabled
+            )
+            return _affine(plain, weight, bias)
     value = torch.batch_norm(
         x.primal, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled
     )
@@ -84,9 +88,14 @@ def group_norm(
 
 def _normalised(x: Dual, weight: Any, bias: Any, eps: float, groups: int) -> Any:
     """Channels of a group are normalised together: layer normalisation of a view of them."""
-    channels = (-1, *[1] * (x.ndim - 2))
     with below(x.run):
         grouped = x.reshape(x.shape[0], groups, -1)
         out = torch.layer_norm(grouped, grouped.shape[2:], None, None, eps).reshape(x.shape)
-        out = out if weight is None else out * weight.view(channels)
-        return out if bias is None else out + bias.view(channels)
+        return _affine(out, weight, bias)
+
+
+def _affine(x: Tensor, weight: Any, bias: Any) -> Tensor:
+    """``w x + b``, channel by channel."""
+    channels = (-1, *[1] * (x.ndim - 2))
+    x = x if weight is None else x * weight.view(channels)
+    return x if bias is None else x + bias.view(channels)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from captum_lie.core.differentiable.dual import Dual, below
+from captum_lie.core.differentiable.dual import Dual, below, run_of
 from captum_lie.core.differentiable.registry import rule
 from captum_lie.core.tangents.registry import aten
 
@@ -103,7 +103,7 @@ def layer_norm(
     cudnn_enable: bool = True,
 ) -> Any:
     if isinstance(weight, Dual) or isinstance(bias, Dual):
-        with below(x.run):
+        with below(run_of((x, weight, bias))):
             out = torch.layer_norm(x, normalized_shape, None, None, eps)
             out = out if weight is None else out * weight
             return out if bias is None else out + bias

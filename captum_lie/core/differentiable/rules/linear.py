@@ -19,14 +19,14 @@ for _operation in overloads(*LINEAR.split(), "clone", "neg", "adaptive_avg_pool2
     RULES[_operation] = partial(linear, _operation)
 
 
+def _tangent(x: Tensor, i: int) -> Tensor:
+    return x.tangents[i] if isinstance(x, Dual) else torch.zeros_like(x)
+
+
 def _joined(operation: Operation, tensors: Sequence[Tensor], dim: int = 0) -> Dual:
     """Constants, class tokens say, have tangents of zero."""
     run = run_of(tensors)
-    rows = [
-        operation([x.tangents[i] if isinstance(x, Dual) else torch.zeros_like(x) for x in tensors],
-                  dim)
-        for i in range(run.count)
-    ]  # fmt: skip
+    rows = [operation([_tangent(x, i) for x in tensors], dim) for i in range(run.count)]
     return Dual(operation(primal(tensors), dim), rows, run)
 
 
@@ -49,6 +49,15 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Dual:
     zeros = (value.new_zeros(()),) * run.count
     pairs = zip(*(z.tangents if isinstance(z, Dual) else zeros for z in (x, y)), strict=True)
     return Dual(value, [torch.where(condition, a, b).expand_as(value) for a, b in pairs], run)
+
+
+@rule(aten.index_put.default)
+def index_put(x: Any, indices: list[Tensor | None], values: Any, accumulate: bool = False) -> Any:
+    """``t = t_values`` where they are put, else ``t_x``."""
+    run = run_of((x, values))
+    put = aten.index_put.default
+    rows = [put(_tangent(x, i), indices, _tangent(values, i), accumulate) for i in range(run.count)]
+    return Dual(put(primal(x), indices, primal(values), accumulate), rows, run)
 
 
 @rule(aten.masked_fill.Scalar)

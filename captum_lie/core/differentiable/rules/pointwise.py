@@ -34,13 +34,15 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, curve: Curve, x: Tensor, *tangents: Tensor) -> tuple[Tensor, ...]:
         value, slope, curvature = curve(x)
-        ctx.save_for_backward(slope, curvature, *tangents)
+        # Nothing that the model could yet overwrite.
+        bent = () if curvature is None else tuple(t * curvature for t in tangents)
+        ctx.save_for_backward(slope, *bent)
         return value, *(t * slope for t in tangents)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor, *moved: Tensor) -> tuple[Tensor | None, ...]:
-        slope, curvature, *tangents = ctx.saved_tensors
+        slope, *bent = ctx.saved_tensors
         along = [
             m * slope if need else None
             for m, need in zip(moved, ctx.needs_input_grad[2:], strict=True)
@@ -48,9 +50,8 @@ class _Pointwise(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return None, None, *along
         back = g * slope
-        if curvature is not None:
-            for t, m in zip(tangents, moved, strict=True):
-                back.addcmul_(t * m, curvature)
+        for t, m in zip(bent, moved, strict=False):
+            back.addcmul_(t, m)
         return None, back, *along
 
 
