@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_lie.core.differentiable.registry import rule_of
@@ -95,11 +94,11 @@ class Dual(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        run = run_of((args, kwargs))
-        if not run.alive:  # what a model kept from an earlier evaluation is a constant now
-            args, kwargs = pytree.tree_map_only(Dual, _settled, (args, kwargs))
+        if not all(x.run.alive for x in duals((args, kwargs))):
+            # What a model kept from an earlier evaluation is a constant now.
+            args, kwargs = replaced((args, kwargs), _settled)
             return func(*args, **kwargs)
-        with run.recording():
+        with run_of((args, kwargs)).recording():
             return rule_of(func)(*args, **kwargs)
 
 
@@ -160,16 +159,15 @@ def duals(arguments: Any) -> list[Dual]:
 
 
 def run_of(arguments: Any) -> Run:
-    """The run of the duals among nested arguments: one that goes on, if there is any.
+    """The run of the duals among nested arguments.
 
     Raises:
         NoRule: two runs meet, since one is part of the other; their tangents are different things.
     """
     runs = {x.run for x in duals(arguments)}
-    alive = {run for run in runs if run.alive}
-    if len(alive) > 1:
-        raise NoRule("tensors of two evaluations meet")
-    return (alive or runs).pop()
+    if len(runs) != 1:
+        raise NoRule("tensors of two evaluations meet" if runs else "an operation without tangents")
+    return runs.pop()
 
 
 def replaced(arguments: Any, replace: Any) -> Any:

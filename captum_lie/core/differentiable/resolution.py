@@ -12,6 +12,9 @@ from captum_lie.core.differentiable.dual import Dual, below, duals, primal, repl
 from captum_lie.core.differentiable.registry import Rule, resolver
 from captum_lie.core.tangents.registry import NoRule, Operation, aten, is_mutating, is_view
 
+# Views of bytes, rather than of elements, mean something else for each tensor.
+_BY_MEMORY = {aten.as_strided.default, aten.as_strided_.default, aten.view.dtype}
+
 
 @resolver
 def resolve(operation: Operation) -> Rule:
@@ -22,7 +25,8 @@ def resolve(operation: Operation) -> Rule:
     """
     if operation._can_decompose():
         return partial(_taken_apart, operation)
-    if operation.namespace != "aten":  # others may have no derivative and not say so
+    # Others than PyTorch's own may have no derivative and not say so.
+    if operation.namespace != "aten" or operation in _BY_MEMORY:
         return partial(_refuse, operation)
     if is_mutating(operation):
         functional = _functional(operation)
@@ -96,8 +100,6 @@ def by_reverse_mode(operation: Operation, *args: Any, **kwargs: Any) -> Any:
     Raises:
         NoRule: PyTorch cannot differentiate the operation twice.
     """
-    if operation is aten.as_strided.default:
-        raise NoRule(f"{operation} has no rule")
     moving = [x for x in duals((args, kwargs)) if not x.still]
     run = run_of((args, kwargs))
     recording = torch.is_grad_enabled()
@@ -127,7 +129,8 @@ def _derivatives(
     outputs: list[Tensor], leaves: dict[int, Tensor], moving: list[Dual], recording: bool
 ) -> list[tuple[Tensor, ...]]:
     """For each tangent that of each output."""
-    cotangents = [torch.zeros_like(y, requires_grad=True) for y in outputs]
+    # Any would do, but some operations take its logarithm.
+    cotangents = [torch.ones_like(y, requires_grad=True) for y in outputs]
     inputs = {id(x): x for x in moving}
     gradients = torch.autograd.grad(
         outputs, list(leaves.values()), cotangents, create_graph=True, materialize_grads=True
