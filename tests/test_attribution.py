@@ -24,8 +24,8 @@ from captum_lie import (
     lie_derivative,
     principal_directions,
 )
-from captum_lie._autodiff import differentiable
-from captum_lie.scrambling import phase_scrambled
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.scrambling import phase_scrambled
 from tests.toy_models import WrongBackward, build, images
 
 MODELS = ["resnet", "vit", "mixer"]

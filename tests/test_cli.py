@@ -285,7 +285,7 @@ def test_a_full_disk_leaves_no_half_written_report(
         os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
         return real(handle, *args, **kwargs)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("captum_lie.report.os.fdopen", full)
+    monkeypatch.setattr("captum_lie.results.files.os.fdopen", full)
     message = refused("measure", "--model", "cnn", "--limit", "2", "--out", tmp_path, *FAST)
     assert "No space left on device" in message
     assert [p.name for p in tmp_path.iterdir()] == ["lee.csv"]

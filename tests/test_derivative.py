@@ -21,7 +21,7 @@ from captum_lie import (
     get_groups,
     lie_derivative,
 )
-from captum_lie.derivative import tangent_basis
+from captum_lie.core.derivative import tangent_basis
 from captum_lie.resampling import BORDERS, INTERPOLATIONS, Border, Interpolation, slope
 from tests.toy_models import build, images
 

@@ -11,9 +11,9 @@ from captum_lie.layerwise import (
     LayerwiseEquivarianceError,
     LayerwiseSampledError,
     SubnetworkEquivarianceError,
+    layer_maps,
 )
 from captum_lie.layerwise.error import Measure
-from captum_lie.layerwise.maps import layer_maps
 from captum_lie.layouts import UNKNOWN, Evidence, Layout, Regrouping, infer, regrouped
 from captum_lie.layouts.rules import after_linear
 

@@ -40,12 +40,11 @@ from captum_lie.examples import MODEL_NAMES, load_images, load_model
 from captum_lie.examples.models import BlurPool
 from captum_lie.examples.photographs import find_photographs
 from captum_lie.images import ImageFiles, view_of
-from captum_lie.layerwise import LayerwiseSampledError
-from captum_lie.layerwise.icicle import plot_icicle
-from captum_lie.layerwise.maps import layer_maps, leading_calls
-from captum_lie.layerwise.plotting import COLOURS, plot_depth, plot_layer_maps
+from captum_lie.layerwise import LayerwiseSampledError, layer_maps
 from captum_lie.models import load_model as load_by_name
+from captum_lie.plotting import COLOURS, plot_depth, plot_icicle, plot_layer_maps
 from captum_lie.resampling import slope
+from captum_lie.results import leading_calls
 
 try:
     from captum_lie_timm.imagenet import available

@@ -31,14 +31,14 @@ import torch
 from torch import nn
 
 from captum_lie import LocalEquivarianceError, get_group
+from captum_lie.core.scrambling import phase_scrambled
 from captum_lie.examples import MODEL_NAMES, load_images
 from captum_lie.examples.photographs import find_photographs, write_photographs
 from captum_lie.images import ImageFiles, ImageStack, view_of
-from captum_lie.measurement import UNTRAINED
 from captum_lie.models import load_model
 from captum_lie.plotting import plot_lee
 from captum_lie.results import LeeResult
-from captum_lie.scrambling import phase_scrambled
+from captum_lie.studies.measurement import UNTRAINED
 
 try:
     from captum_lie_timm.imagenet import PREFIX, WEIGHTS, available

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
 from captum_lie import __version__
-from captum_lie._autodiff import pushforward
-from captum_lie._data import to_model
-from captum_lie._validation import check_images, one_of
-from captum_lie.derivative import lie_derivatives, tangent_basis
+from captum_lie.core.autodiff import pushforward
+from captum_lie.core.derivative import lie_derivatives, tangent_basis
+from captum_lie.core.loaders import to_model
+from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie.groups import (
     Affine,

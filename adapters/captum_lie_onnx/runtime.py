@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import check_images, one_of
+from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie_onnx.describing import describe
 from captum_lie_onnx.errors import OnnxModelError

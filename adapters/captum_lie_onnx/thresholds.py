@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from captum_lie._validation import one_of
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.metrics import METRIC_NAMES
 

@@ -14,20 +14,13 @@ from captum_lie.examples.photographs import find_photographs
 from captum_lie.groups import get_groups
 from captum_lie.images import ImageFiles
 from captum_lie.layerwise import LayerwiseEquivarianceError
-from captum_lie.layerwise.report import depth_figure
-from captum_lie.measurement import UNTRAINED, Picture, first_examples, measure
 from captum_lie.models import load_model
 from captum_lie.plotting import plot_lee
 from captum_lie.preprocessing import Normalized
-from captum_lie.report import (
-    Section,
-    embed,
-    lee_values,
-    picture_of,
-    render,
-    smoothed,
-    write_atomically,
-)
+from captum_lie.results.files import write_atomically
+from captum_lie.show.layer_report import depth_figure
+from captum_lie.show.report import Section, embed, lee_values, picture_of, render, smoothed
+from captum_lie.studies.measurement import UNTRAINED, Picture, first_examples, measure
 from captum_lie_timm import imagenet
 
 #: Models beside their untrained twins; the larger sizes take two and three times as long.

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from captum_lie._captum import ForwardFunc
 from captum_lie.attribution.control import agrees_with_forward_mode
+from captum_lie.core.captum_compat import ForwardFunc
+from captum_lie.core.derivative import OutputFn, OutputLayout, lie_derivatives
+from captum_lie.core.gram import gram_of
+from captum_lie.core.groups import OneParameterGroup
 from captum_lie.core.spectral_control import Control
-from captum_lie.derivative import OutputFn, OutputLayout, lie_derivatives
-from captum_lie.gram import gram_of
-from captum_lie.groups import OneParameterGroup
 from captum_lie.results import LeeResult
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from captum_lie._autodiff import differentiable
-from captum_lie._captum import ForwardFunc
-from captum_lie._chunks import Chunk, in_chunks
-from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.captum_compat import ForwardFunc
+from captum_lie.core.chunks import Chunk, in_chunks
+from captum_lie.core.derivative import OutputFn, bind, derivatives_along, tangent_basis
+from captum_lie.core.groups import OneParameterGroup
+from captum_lie.core.scrambling import phase_scrambled
 from captum_lie.core.spectral_control import Control, NoReverseModeError, spectral_control
-from captum_lie.derivative import OutputFn, bind, derivatives_along, tangent_basis
-from captum_lie.groups import OneParameterGroup
-from captum_lie.scrambling import phase_scrambled
+from captum_lie.core.validation import check_eval_mode, check_inputs, check_internal_batch_size
 
 #: Scrambled tangents of each example and group, where the closed form cannot be had.
 SCRAMBLES = 8

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from captum_lie._captum import (
+from captum_lie.core.captum_compat import (
     ForwardFunc,
     GradientAttribution,
     Inputs,
@@ -17,9 +17,14 @@ from captum_lie._captum import (
     batches,
     log_usage,
 )
-from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
+from captum_lie.core.groups import DEFAULT_GROUP, GroupLike, get_group
+from captum_lie.core.validation import (
+    check_eval_mode,
+    check_inputs,
+    check_internal_batch_size,
+    one_of,
+)
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, get_group
 from captum_lie.layerwise.tracing import Overrides, check_overrides
 from captum_lie.layerwise.visits import Terms, concatenated, layer_terms
 

@@ -9,8 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_lie._autodiff import pullback
-from captum_lie._captum import (
+from captum_lie.attribution.batch import of_batch
+from captum_lie.attribution.control import control, mean_square
+from captum_lie.core.autodiff import pullback
+from captum_lie.core.captum_compat import (
     ForwardFunc,
     GradientAttribution,
     Inputs,
@@ -21,49 +23,36 @@ from captum_lie._captum import (
     progress,
     sum_per_example,
 )
-from captum_lie._chunks import Chunk, in_chunks
-from captum_lie._data import images_of, to_model
-from captum_lie._validation import (
-    check_inputs,
-    check_internal_batch_size,
-    check_n_probes,
-    one_of,
-)
-from captum_lie.attribution.batch import of_batch
-from captum_lie.attribution.control import control, mean_square
-from captum_lie.core.spectral_control import Control
-from captum_lie.derivative import (
+from captum_lie.core.chunks import Chunk, in_chunks
+from captum_lie.core.derivative import (
     OutputFn,
     OutputLayout,
     bind,
     lie_derivatives,
 )
-from captum_lie.errors import InvalidValueError
-from captum_lie.gram import PrincipalDirections, gram_of, principal_directions
-from captum_lie.groups import (
+from captum_lie.core.gram import PrincipalDirections, gram_of, principal_directions
+from captum_lie.core.groups import (
     DEFAULT_GROUP,
     GroupLike,
+    Groups,
     OneParameterGroup,
     SpatialGroup,
     basis_fields,
     get_group,
     get_groups,
 )
-from captum_lie.resampling import Border, Interpolation
+from captum_lie.core.loaders import images_of, to_model
+from captum_lie.core.outputs import softmax
+from captum_lie.core.resampling import Border, Interpolation
+from captum_lie.core.spectral_control import Control
+from captum_lie.core.validation import (
+    check_inputs,
+    check_internal_batch_size,
+    check_n_probes,
+    one_of,
+)
+from captum_lie.errors import InvalidValueError
 from captum_lie.results import LeeResult
-
-Groups = GroupLike | Sequence[GroupLike]
-
-
-def softmax(output: Tensor) -> Tensor:
-    """Class probabilities from scores ``[N, K, ...]``, K at least 2."""
-    if output.ndim < 2 or output.shape[1] < 2:
-        raise InvalidValueError(
-            "LEE is taken on softmax probabilities over at least two classes; the output has "
-            f"shape {tuple(output.shape)}. For other outputs pass output_fn=torch.sigmoid, or "
-            "output_fn=None for the plain output."
-        )
-    return output.softmax(1)
 
 
 class LocalEquivarianceError(GradientAttribution):
@@ -406,7 +395,7 @@ class LocalEquivarianceError(GradientAttribution):
     ) -> Tensor:
         """Gram matrix ``Q_ab = E⟨L_a f, L_b f⟩ / dim`` over the six fields of aff(2), ``[6, 6]``.
 
-        ``c @ Q @ c`` is the LEE of the direction c (see :data:`captum_lie.groups.BASIS`).
+        ``c @ Q @ c`` is the LEE of the direction c (see :data:`captum_lie.core.groups.BASIS`).
 
         Raises:
             ValueError: the class was made with ``norm="l1"``, which has no Gram matrix.

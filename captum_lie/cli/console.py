@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from captum_lie._validation import is_out_of_memory
+from captum_lie.core.validation import is_out_of_memory
 from captum_lie.errors import UserError
-from captum_lie.measurement import UNTRAINED, Measurement, Subject
+from captum_lie.studies.measurement import UNTRAINED, Measurement, Subject
 
 notes = Console(stderr=True)
 

@@ -13,7 +13,7 @@ from captum_lie.cli.console import explained
 from captum_lie.cli.inputs import choose_device, find_images, find_models
 from captum_lie.cli.measure import run
 from captum_lie.cli.sections import added_sections
-from captum_lie.groups import get_group, get_groups
+from captum_lie.core.groups import get_group, get_groups
 
 #: Embedded images that the demo draws: galaxies, a launch tower, a cat's eye.
 SHOWCASE = (131, 151, 161)

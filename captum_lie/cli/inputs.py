@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import examples
-from captum_lie._data import images_of
-from captum_lie._validation import one_of
 from captum_lie.cli.options import BorderName, InterpolationName
 from captum_lie.cli.specs import parse_specs
+from captum_lie.core.groups import OneParameterGroup, get_groups
+from captum_lie.core.loaders import images_of
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import OneParameterGroup, get_groups
 from captum_lie.images import (
     Batches,
     ImageSource,
@@ -26,10 +26,10 @@ from captum_lie.images import (
     open_images,
     view_of,
 )
-from captum_lie.measurement import UNTRAINED, Subject
+from captum_lie.images.preprocessing import Normalized
 from captum_lie.metrics import METRIC_NAMES
-from captum_lie.models import check_runs, has_untrained_twin, load_model
-from captum_lie.preprocessing import Normalized
+from captum_lie.studies.measurement import UNTRAINED, Subject
+from captum_lie.studies.models import check_runs, has_untrained_twin, load_model
 
 #: Of ``--size``: an image that large takes 3 GB.
 LARGEST_SIDE = 2**14

@@ -25,8 +25,9 @@ from captum_lie.cli.inputs import (
     prepare,
 )
 from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
-from captum_lie.layerwise.report import draw_maps, table_of, write_layer_reports
-from captum_lie.measurement import first_examples
+from captum_lie.show.layer_report import table_of, write_layer_reports
+from captum_lie.studies.layer_maps import draw_maps
+from captum_lie.studies.measurement import first_examples
 
 
 class MeasureName(StrEnum):

@@ -31,13 +31,14 @@ from captum_lie.cli.inputs import (
     parse_size,
     prepare,
 )
-from captum_lie.groups import OneParameterGroup
+from captum_lie.core.groups import OneParameterGroup
+from captum_lie.core.resampling import default_border
 from captum_lie.images import ImageSource
 from captum_lie.layerwise import LayerwiseEquivarianceError
-from captum_lie.layerwise.report import draw_maps, layer_sections
-from captum_lie.measurement import UNTRAINED, Measurement, accuracy, baseline_table, measure
-from captum_lie.report import Section, render_json, write_reports
-from captum_lie.resampling import default_border
+from captum_lie.show.layer_report import layer_sections
+from captum_lie.show.report import Section, render_json, write_reports
+from captum_lie.studies.layer_maps import draw_maps
+from captum_lie.studies.measurement import UNTRAINED, Measurement, accuracy, baseline_table, measure
 
 #: Batches that the layerwise section of a report is computed on.
 LAYER_BATCHES = 2

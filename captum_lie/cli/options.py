@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from captum_lie.groups import GROUP_NAMES
+from captum_lie.core.groups import GROUP_NAMES
 from captum_lie.metrics import METRIC_NAMES
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captum_lie.errors import InvalidValueError
-from captum_lie.measurement import UNTRAINED
+from captum_lie.studies.measurement import UNTRAINED
 
 #: A label has none of the characters that paths and names of models are made of.
 _LABELLED = re.compile(r"(?P<label>[^=:/\\@]+)=(?P<rest>.*)")
@@ -23,7 +23,7 @@ class ModelSpec:
 
     Attributes:
         label: what to call it in tables, files and figures.
-        name: for :func:`captum_lie.models.load_model`.
+        name: for :func:`captum_lie.studies.models.load_model`.
         checkpoint: weights to load instead of the model's own.
     """
 

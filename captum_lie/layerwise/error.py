@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from captum_lie._captum import (
+from captum_lie.core.captum_compat import (
     Inputs,
     TargetType,
     as_tuple,
@@ -17,18 +17,29 @@ from captum_lie._captum import (
     progress,
     select_targets,
 )
-from captum_lie._data import images_of, labels_of, to_model
-from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
-from captum_lie.attribution.local_equivariance_error import softmax
-from captum_lie.derivative import OutputFn, lie_derivatives, tangent_basis
+from captum_lie.core.derivative import OutputFn, lie_derivatives, tangent_basis
+from captum_lie.core.groups import (
+    DEFAULT_GROUP,
+    GroupLike,
+    OneParameterGroup,
+    get_groups,
+    is_single,
+)
+from captum_lie.core.loaders import images_of, labels_of, to_model
+from captum_lie.core.outputs import softmax
+from captum_lie.core.validation import (
+    check_eval_mode,
+    check_inputs,
+    check_internal_batch_size,
+    one_of,
+)
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
 from captum_lie.layerwise.fluxes import Recording, recorded
 from captum_lie.layerwise.probes import NormEstimate, squared_norms
-from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.layerwise.totals import totals
 from captum_lie.layerwise.tracing import Overrides, check_overrides, check_whole
 from captum_lie.layerwise.tree import rows_of, self_contributions
+from captum_lie.results.layerwise import LayerwiseResult
 
 Measure = Literal["aligned", "norm", "target"]
 MEASURES: tuple[Measure, ...] = ("aligned", "norm", "target")

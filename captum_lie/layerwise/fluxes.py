@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from captum_lie._autodiff import differentiable
-from captum_lie.derivative import OutputFn, bind
-from captum_lie.groups import OneParameterGroup
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.derivative import OutputFn, bind
+from captum_lie.core.groups import OneParameterGroup
+from captum_lie.core.pairing import pairings
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side, Trace, frozen, traced
-from captum_lie.pairing import pairings
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from captum_lie._autodiff import without_fallback_warnings
-from captum_lie.derivative import tangent_basis
-from captum_lie.groups import OneParameterGroup
+from captum_lie.core.autodiff import without_fallback_warnings
+from captum_lie.core.derivative import tangent_basis
+from captum_lie.core.groups import OneParameterGroup
 from captum_lie.layerwise.fluxes import Recording
 from captum_lie.layerwise.tracing import Boundary, Call
 

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from captum_lie._validation import one_of
-from captum_lie.attribution.local_equivariance_error import softmax
-from captum_lie.derivative import OutputFn, lie_derivative
-from captum_lie.groups import GroupLike, get_group
-from captum_lie.layerwise.result import LayerwiseResult
+from captum_lie.core.derivative import OutputFn, lie_derivative
+from captum_lie.core.groups import GroupLike, get_group
+from captum_lie.core.outputs import softmax
+from captum_lie.core.validation import one_of
 from captum_lie.layerwise.tracing import Overrides
 from captum_lie.layerwise.visits import call_terms
-from captum_lie.layouts import Layout
-
-
-@dataclass(frozen=True)
-class LayerMap:
-    """The contribution of one module call, spread over its output.
-
-    Attributes:
-        module: its name.
-        call: how many times the module was called before.
-        attribution: shaped like its output, ``[N, ...]``; the sum for each example is the call's
-            ``aligned`` contribution to that example's LEE.
-        layout: of the output.
-    """
-
-    module: str
-    call: int
-    attribution: Tensor
-    layout: Layout
+from captum_lie.results.layer_maps import LayerMap
 
 
 def layer_maps(
@@ -96,25 +76,6 @@ def layer_maps(
         for call, t in enumerate(calls)
         if len(t.attributions) == 1
     ]
-
-
-def leading_calls(result: LayerwiseResult, most: int = 6) -> list[tuple[str, int]]:
-    """The leaf calls with the largest contributions whose output can be drawn, in order of depth.
-
-    Each is a module's name and how many times it was called before.
-    """
-    drawable = [
-        (contribution.abs().mean().item(), i)
-        for i, (row, contribution) in enumerate(
-            zip(result.rows, result.self_contributions, strict=True)
-        )
-        if row.is_leaf
-        and row.resolved
-        and row.output_layout.startswith(("nchw", "nhwc", "tokens", "heads", "regrouped"))
-        and "," not in row.output_layout
-    ]
-    leading = sorted(i for _, i in sorted(drawable, reverse=True)[:most])
-    return [(result.rows[i].module, result.rows[i].call) for i in leading]
 
 
 class _Then(nn.Module):

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie.metrics.results import Array
 from captum_lie.metrics.shifts import integer_shift
 from captum_lie.metrics.sinc import SincBorder, SincKernel, bandlimit, fractional_shift, rotate
+from captum_lie.results.metrics import Array
 
 Size = tuple[int, ...]
 Act = Callable[[Tensor], tuple[Tensor, Tensor]]

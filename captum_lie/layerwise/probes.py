@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import check_n_probes, is_out_of_memory
+from captum_lie.core.groups import OneParameterGroup
 from captum_lie.core.probes import TOP_SHARE, Directions, by_probability
+from captum_lie.core.validation import check_n_probes, is_out_of_memory
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise.fluxes import Recording
 from captum_lie.layerwise.forward_norms import contribution_vectors, n_tangents
 from captum_lie.layerwise.tree import rows_of, self_contributions

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from captum_lie._autodiff import differentiable
-from captum_lie._captum import progress
-from captum_lie._data import images_of, to_model
-from captum_lie._validation import check_eval_mode, check_images, one_of
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.captum_compat import progress
+from captum_lie.core.loaders import images_of, to_model
+from captum_lie.core.validation import check_eval_mode, check_images, one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.layerwise.motions import MOTIONS, Motion, MotionOptions, Move
-from captum_lie.layerwise.sampled_result import SampledResult
 from captum_lie.layerwise.tracing import Call, Overrides, Trace, check_overrides, frozen, traced
 from captum_lie.layerwise.tree import rows_of
 from captum_lie.layouts import Layout
-from captum_lie.metrics.results import Array
 from captum_lie.metrics.sinc import DEFAULT_KERNEL, SINC_BORDERS, SincBorder, SincKernel
 from captum_lie.metrics.streaming import check_samples, uniform
+from captum_lie.results.metrics import Array
+from captum_lie.results.sampled import SampledResult
 
 
 class LayerwiseSampledError:

@@ -15,18 +15,23 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from captum_lie._autodiff import differentiable, double_backward, first_line
-from captum_lie._captum import Inputs, as_tuple, batches, log_usage
-from captum_lie._validation import (
+from captum_lie.core.autodiff import differentiable, double_backward, first_line
+from captum_lie.core.captum_compat import Inputs, as_tuple, batches, log_usage
+from captum_lie.core.derivative import bind
+from captum_lie.core.groups import (
+    DEFAULT_GROUP,
+    GroupLike,
+    OneParameterGroup,
+    get_groups,
+    is_single,
+)
+from captum_lie.core.validation import (
     check_eval_mode,
     check_inputs,
     check_internal_batch_size,
     is_out_of_memory,
 )
-from captum_lie.derivative import bind
 from captum_lie.errors import InvalidTypeError
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
-from captum_lie.layerwise.averages import mean_and_stderr
 from captum_lie.layerwise.tracing import (
     Boundary,
     Call,
@@ -37,8 +42,10 @@ from captum_lie.layerwise.tracing import (
     frozen,
     traced,
 )
-from captum_lie.layerwise.tree import Row, check_same_rows, rows_of
+from captum_lie.layerwise.tree import rows_of
 from captum_lie.layouts import UNKNOWN, Layout
+from captum_lie.results.averages import mean_and_stderr
+from captum_lie.results.rows import Row, check_same_rows
 
 Tensors = tuple[Tensor, ...]
 Read = Callable[[Call, Side, Boundary], None]

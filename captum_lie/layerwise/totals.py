@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captum_lie._captum import ForwardFunc, TargetType
-from captum_lie.derivative import OutputFn, derivatives_along, lie_derivatives
-from captum_lie.groups import OneParameterGroup
+from captum_lie.core.captum_compat import ForwardFunc, TargetType
+from captum_lie.core.derivative import OutputFn, derivatives_along, lie_derivatives
+from captum_lie.core.groups import OneParameterGroup
 
 #: Disagreement taken for rounding, in units of the machine precision and of the terms' sizes.
 ROUNDING = 1000.0

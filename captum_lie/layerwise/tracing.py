@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
-from captum_lie._validation import one_of
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.layouts import NCHW, TRIVIAL, UNKNOWN, Evidence, Layout, infer
 

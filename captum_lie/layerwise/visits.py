@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from captum_lie._autodiff import differentiable, pushforward
-from captum_lie._captum import TargetType, select_targets, sum_per_example
-from captum_lie.derivative import bind
+from captum_lie.core.autodiff import differentiable, pushforward
+from captum_lie.core.captum_compat import TargetType, select_targets, sum_per_example
+from captum_lie.core.derivative import bind
+from captum_lie.core.groups import OneParameterGroup
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side, Trace, frozen, traced
 from captum_lie.layouts import UNKNOWN, Layout
 

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from captum_lie.core.groups import OneParameterGroup
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import OneParameterGroup
 from captum_lie.layouts.regrouping import Regrouping
 
 #: What the axes of a tensor mean; see :class:`Layout`.

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import one_of
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.metrics.results import Array, MetricTable, summarise
 from captum_lie.metrics.shifts import SHIFT_BORDERS, ShiftBorder, integer_shift
 from captum_lie.metrics.streaming import (
     Images,
@@ -19,6 +18,7 @@ from captum_lie.metrics.streaming import (
     generators,
     respond,
 )
+from captum_lie.results.metrics import Array, MetricTable, summarise
 
 
 def consistency(

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie.attribution.local_equivariance_error import softmax
-from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.outputs import softmax
 from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.motion import Motion, Options, Parameters, Size, measure_motion
-from captum_lie.metrics.results import Array, MetricResult
 from captum_lie.metrics.shifts import integer_shift
 from captum_lie.metrics.sinc import (
     DEFAULT_KERNEL,
@@ -23,6 +22,7 @@ from captum_lie.metrics.sinc import (
     rotate,
 )
 from captum_lie.metrics.streaming import Images, Model
+from captum_lie.results.metrics import Array, MetricResult
 
 
 def eq_t(

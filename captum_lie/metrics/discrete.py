@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.attribution.local_equivariance_error import softmax
-from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.outputs import softmax
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.metrics.results import Array, MetricTable, summarise
 from captum_lie.metrics.streaming import (
     Images,
     Model,
@@ -21,6 +20,7 @@ from captum_lie.metrics.streaming import (
     call,
     squared_change,
 )
+from captum_lie.results.metrics import Array, MetricTable, summarise
 
 _Action = Callable[[Tensor], Tensor]
 

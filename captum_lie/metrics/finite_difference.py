@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.attribution.local_equivariance_error import Groups, softmax
-from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.groups import Groups, OneParameterGroup, SpatialGroup, get_groups
+from captum_lie.core.outputs import softmax
+from captum_lie.core.resampling import Border, Interpolation
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import OneParameterGroup, SpatialGroup, get_groups
-from captum_lie.metrics.results import Array, MetricTable, summarise
 from captum_lie.metrics.streaming import (
     Block,
     Images,
@@ -32,7 +32,7 @@ from captum_lie.metrics.streaming import (
     call,
     respond,
 )
-from captum_lie.resampling import Border, Interpolation
+from captum_lie.results.metrics import Array, MetricTable, summarise
 
 Path = Literal["generator", "act"]
 

@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.derivative import OutputFn, OutputLayout
-from captum_lie.errors import InvalidValueError
-from captum_lie.groups import (
+from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.groups import (
     Brightness,
     OneParameterGroup,
     Rotation,
@@ -22,7 +20,8 @@ from captum_lie.groups import (
     Stretch,
     Translation,
 )
-from captum_lie.metrics.results import Array
+from captum_lie.core.validation import one_of
+from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.streaming import (
     Images,
     Model,
@@ -31,6 +30,7 @@ from captum_lie.metrics.streaming import (
     call,
     squared_change,
 )
+from captum_lie.results.metrics import Array
 
 
 def parameter_unit(group: OneParameterGroup, height: int, width: int) -> tuple[float, str]:

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from captum_lie.attribution.local_equivariance_error import Groups, softmax
-from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.groups import GroupLike, Groups, OneParameterGroup, get_groups
+from captum_lie.core.outputs import softmax
+from captum_lie.core.resampling import Border, Interpolation
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import GroupLike, OneParameterGroup, get_groups
 from captum_lie.metrics.finite_groups import (
     border_of,
     group_errors,
     interpolation_of,
     radius_of,
 )
-from captum_lie.metrics.results import Array, MetricTable, summarise
 from captum_lie.metrics.streaming import Images, Model, check_samples, uniform
-from captum_lie.resampling import Border, Interpolation
+from captum_lie.results.metrics import Array, MetricTable, summarise
 
 _UNIT = "mean square of the output"
 

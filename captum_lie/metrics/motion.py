@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.metrics.results import Array, MetricResult, summarise
 from captum_lie.metrics.sinc import SINC_BORDERS, SincBorder
 from captum_lie.metrics.streaming import (
     Images,
@@ -25,6 +24,7 @@ from captum_lie.metrics.streaming import (
     squared_change,
     uniform,
 )
+from captum_lie.results.metrics import Array, MetricResult, summarise
 
 Size = tuple[int, int]
 Parameters = Mapping[str, Array]

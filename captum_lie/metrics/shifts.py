@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import check_images, one_of
+from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.metrics.results import Array
+from captum_lie.results.metrics import Array
 
 ShiftBorder = Literal["circular", "reflect", "zero", "crop"]
 SHIFT_BORDERS: tuple[ShiftBorder, ...] = get_args(ShiftBorder)

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from captum_lie._validation import check_images, one_of
+from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.shifts import fold
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._captum import progress
-from captum_lie._data import device_of, images_of
-from captum_lie._validation import check_eval_mode, check_inputs, check_output
+from captum_lie.core.captum_compat import progress
+from captum_lie.core.loaders import device_of, images_of
+from captum_lie.core.validation import check_eval_mode, check_inputs, check_output
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.metrics.results import Array
+from captum_lie.results.metrics import Array
 
 Model = Callable[[Tensor], Tensor]
 Images = Tensor | Iterable[Any]

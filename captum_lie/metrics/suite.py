@@ -7,17 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.attribution.local_equivariance_error import Groups, softmax
-from captum_lie.derivative import OutputFn
+from captum_lie.core.derivative import OutputFn
+from captum_lie.core.groups import Groups
+from captum_lie.core.outputs import softmax
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.agreement import consistency
 from captum_lie.metrics.alias_free import eq_r, eq_t, eq_t_frac
 from captum_lie.metrics.discrete import discrete_group_error
 from captum_lie.metrics.finite_difference import finite_difference_lee
 from captum_lie.metrics.group_sample import group_sample_error
-from captum_lie.metrics.results import MetricResult, MetricTable
 from captum_lie.metrics.streaming import Images, Model
+from captum_lie.results.metrics import MetricResult, MetricTable
 
 #: Each metric and which of the common options it takes.
 _METRICS: dict[str, tuple[Callable[..., MetricTable | MetricResult], tuple[str, ...]]] = {

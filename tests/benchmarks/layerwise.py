@@ -25,8 +25,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import captum_lie_timm  # noqa: F401 (registers the layouts of timm's modules)
 from captum_lie import get_groups
-from captum_lie._autodiff import differentiable
-from captum_lie.derivative import OutputFn
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.derivative import OutputFn
 from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.tracing import Call, Trace, frozen, traced

@@ -22,9 +22,9 @@ from captum_lie.cli.measure import measure_command
 from captum_lie.examples.photographs import find_photographs, write_photographs
 from captum_lie.groups import get_groups
 from captum_lie.images import ImageFiles
-from captum_lie.measurement import UNTRAINED, measure
 from captum_lie.models import load_model
-from captum_lie.report import picture_of, png
+from captum_lie.show.report import picture_of, png
+from captum_lie.studies.measurement import UNTRAINED, measure
 from captum_lie_timm.demo import DRAWN
 from captum_lie_timm.imagenet import PREFIX, PUBLISHED, WEIGHTS
 

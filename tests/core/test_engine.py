@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from captum_lie import lie_derivative
-from captum_lie._autodiff import differentiable
+from captum_lie.core.autodiff import differentiable
 from captum_lie.core.tangents import NoRule, fallbacks, pushforward
 from captum_lie.core.tangents.dual import Dual
 from captum_lie.examples import MODEL_NAMES, load_model

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, get_groups
 from captum_lie.attribution.control import mean_square
+from captum_lie.core.derivative import derivatives_along
+from captum_lie.core.scrambling import phase_scrambled
 from captum_lie.core.spectral_control import NoReverseModeError, spectral_control
-from captum_lie.derivative import derivatives_along
 from captum_lie.examples import load_model
 from captum_lie.groups import OneParameterGroup
 from captum_lie.resampling import Border, Interpolation
-from captum_lie.scrambling import phase_scrambled
 
 
 def quadratic(outputs: int, channels: int, height: int, width: int) -> Callable[[Tensor], Tensor]:

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from captum_lie.layerwise import LayerwiseEquivarianceError
-from captum_lie.layerwise.icicle import boxes, icicle, plot_icicle
+from captum_lie.layerwise import LayerwiseEquivarianceError, layer_maps
 from captum_lie.layerwise.kinds import module_kind
-from captum_lie.layerwise.maps import layer_maps, leading_calls
-from captum_lie.layerwise.plotting import plot_depth, plot_layer_maps
 from captum_lie.layouts import NCHW, TRIVIAL, Layout
+from captum_lie.plotting import boxes, icicle, plot_depth, plot_icicle, plot_layer_maps
+from captum_lie.results import leading_calls
 from tests.toy_models import build, images
 
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from captum_lie.examples import load_images, load_model
 from captum_lie.layerwise import LayerwiseSampledError
-from captum_lie.layerwise.sampled_result import NORMALISATIONS, SampledResult
 from captum_lie.layerwise.sampling import moved
 from captum_lie.layouts import UNKNOWN, Layout
 from captum_lie.metrics import SincKernel, fractional_shift, rotate
 from captum_lie.metrics.sinc import bandlimit
 from captum_lie.metrics.streaming import uniform
+from captum_lie.results.sampled import NORMALISATIONS, SampledResult
 
 
 def noise(n: int = 3, height: int = 16, width: int = 24, seed: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from captum_lie.metrics import MetricResult, MetricTable, eq_t, finite_difference_lee, measure
-from captum_lie.metrics.results import summarise
+from captum_lie.results.metrics import summarise
 from tests.toy_models import build, images
 
 

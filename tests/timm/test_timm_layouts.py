@@ -23,8 +23,8 @@ import captum_lie_timm  # noqa: F401 (registers the layouts)
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.tracing import Call
-from captum_lie.layerwise.tree import Row as TreeRow
 from captum_lie.layouts import NCHW, NHWC, UNKNOWN, Evidence, Layout, infer
+from captum_lie.results.rows import Row as TreeRow
 from tests.timm.families import Row, block_share, is_element, make, measure
 
 TALL = (224, 160)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from captum_lie.core.tangents.registry import RULES, NoRule
+from captum_lie.core.tangents.registry import NoRule, rule_of
 
 
 class Run:
@@ -65,11 +65,7 @@ class Dual(Tensor):
     ) -> Any:
         if _met(args) == "ended":
             return func(*_settled(args), **_settled(kwargs or {}))
-        found = RULES.get(func)
-        if found is None:
-            from captum_lie.core.tangents.resolution import resolve  # it needs this class
-
-            found = RULES[func] = resolve(func)
+        found = rule_of(func)
         return found(*args, **kwargs) if kwargs else found(*args)
 
 

@@ -8,14 +8,14 @@ from functools import lru_cache, reduce
 import torch
 from torch import Tensor
 
-from captum_lie.groups import (
+from captum_lie.core.groups import (
     Direction,
     OneParameterGroup,
     SpatialGroup,
     centred_pixels,
     pixel_matrix,
 )
-from captum_lie.resampling import Border, Interpolation, weighted_slope
+from captum_lie.core.resampling import Border, Interpolation, weighted_slope
 
 #: Numbers to work on at once on a CPU. Larger intermediate results leave the cache, and their
 #: memory is mapped anew each time: three times as slow, or worse.

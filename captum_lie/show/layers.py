@@ -6,22 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from torch import Tensor
 
-from captum_lie.layerwise.averages import mean_and_stderr
-from captum_lie.layerwise.kinds import KINDS
-from captum_lie.layerwise.result import LayerwiseResult
-from captum_lie.layouts import Layout
-from captum_lie.plotting import SIGNED, channels_last
+from captum_lie.results.averages import mean_and_stderr
+from captum_lie.results.drawing import paints
+from captum_lie.results.layerwise import LayerwiseResult
+from captum_lie.results.rows import KINDS
+from captum_lie.results.sampled import SampledResult
 
 COLOURS = dict(zip(KINDS, colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
 #: Bars that are named in the depth plot, the longest name, and a character's share of a panel.
 NAMED, LONGEST, CHARACTER = 8, 20, 0.017
 
 
+@paints("LayerwiseResult")
 def plot_depth(
     *results: LayerwiseResult, titles: Sequence[str] | None = None, label: str = "contribution"
 ) -> Figure:
@@ -98,38 +99,20 @@ def _shortened(name: str) -> str:
     return ".".join(parts)[-LONGEST:] or "(model)"
 
 
-def plot_layer_maps(
-    image: Tensor, maps: Sequence[tuple[str, Tensor, Layout]], *, columns: int = 6
-) -> Figure:
-    """Attribution maps of layers over the image, summed over channels, with their totals.
-
-    Prefix tokens have no place in the image: they count in the total alone.
-
-    Args:
-        image: ``[C, H, W]`` in [0, 1].
-        maps: for each layer its title, the attribution of one example with its batch axis
-            ``[1, ...]``, and its layout, which must have spatial axes.
-        columns: panels in a row.
-
-    Raises:
-        ValueError: a layout without spatial axes, or one that the attribution does not fit.
-    """
-    count = len(maps) + 1
-    rows = -(-count // columns)
-    columns = min(columns, count)
-    figure = Figure(figsize=(1.9 * columns, 2.1 * rows), layout="constrained")
-    panels: Any = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
-        axes.set_axis_off()
-    picture = channels_last(image).squeeze()
-    extent = (0, image.shape[2], image.shape[1], 0)
-    panels[0].imshow(picture, cmap="gray", extent=extent)
-    panels[0].set_title("image", fontsize=8)
-    for axes, (title, attribution, layout) in zip(panels[1:], maps, strict=False):
-        values = layout.to_image(attribution.detach().cpu()).double().sum(1)[0].numpy()
-        largest = float(np.abs(values).max()) or 1.0
-        grey = picture.mean(-1) if picture.ndim == 3 else picture
-        axes.imshow(grey, cmap="gray", extent=extent, vmin=0, vmax=1)
-        axes.imshow(values, cmap=SIGNED, vmin=-largest, vmax=largest, extent=extent, alpha=0.75)
-        axes.set_title(f"{title}\n{attribution.double().sum():.2g}", fontsize=7)
-    return figure
+@paints("SampledResult")
+def plot_sampled(result: SampledResult, *, normalisation: str = "mean") -> Figure:
+    """Errors of the leaves along depth, coloured by kind (the paper's Figure 4, right)."""
+    leaves = torch.tensor([row.is_leaf for row in result.rows])[:, None]
+    values = result.errors(normalisation).masked_fill(~leaves, torch.nan)
+    shown = LayerwiseResult(
+        rows=result.rows,
+        group=result.metric,
+        measure=normalisation,
+        total=torch.full_like(values[0], torch.nan),
+        contributions=values,
+        self_contributions=values,
+        stderr=None,
+        method="sampled",
+    )
+    title = f"{result.metric} of each layer alone"
+    return plot_depth(shown, titles=[title], label=normalisation.replace("_", " "))

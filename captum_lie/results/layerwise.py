@@ -9,8 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_lie.layerwise.averages import mean_and_stderr
-from captum_lie.layerwise.tree import Row, check_same_rows, leaf_share
+from captum_lie.results.averages import mean_and_stderr
+from captum_lie.results.drawing import draw
+from captum_lie.results.rows import Row, check_same_rows, leaf_share
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,7 @@ class LayerwiseResult:
 
     def plot(self) -> Figure:
         """Self contributions along depth, coloured by the kind of module."""
-        from captum_lie.layerwise.plotting import plot_depth
-
-        return plot_depth(self)
+        return draw(self)
 
     @staticmethod
     def concatenate(parts: list[LayerwiseResult]) -> LayerwiseResult:

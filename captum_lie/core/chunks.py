@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_lie._autodiff import differentiable
-from captum_lie._captum import ForwardFunc, TargetType, take
-from captum_lie._validation import is_out_of_memory
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.captum_compat import ForwardFunc, TargetType, take
+from captum_lie.core.validation import is_out_of_memory
 
 #: Largest tensor that a chunk should make on a CPU, in bytes. The tangents of one example go
 #: together up to four times that: a part of them costs another evaluation of the model.

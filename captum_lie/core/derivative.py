@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from captum_lie._autodiff import pushforward
-from captum_lie._captum import (
+from captum_lie.core.autodiff import pushforward
+from captum_lie.core.captum_compat import (
     ForwardFunc,
     Inputs,
     TargetType,
@@ -17,21 +17,21 @@ from captum_lie._captum import (
     run_forward,
     select_targets,
 )
-from captum_lie._chunks import Chunk, in_chunks
-from captum_lie._validation import (
-    check_eval_mode,
-    check_inputs,
-    check_internal_batch_size,
-    check_output,
-    one_of,
-)
-from captum_lie.groups import (
+from captum_lie.core.chunks import Chunk, in_chunks
+from captum_lie.core.groups import (
     Affine,
     GroupLike,
     OneParameterGroup,
     SpatialGroup,
     get_groups,
     is_single,
+)
+from captum_lie.core.validation import (
+    check_eval_mode,
+    check_inputs,
+    check_internal_batch_size,
+    check_output,
+    one_of,
 )
 
 OutputLayout = Literal["trivial", "image"]

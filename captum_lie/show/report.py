@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +14,11 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_lie.measurement import UNTRAINED, Measurement, Picture
-from captum_lie.plotting import legible_sigma, plot_lee, plot_maps
+from captum_lie.results.files import write_atomically
+from captum_lie.show.bars import plot_lee
+from captum_lie.show.maps import plot_maps
+from captum_lie.show.smoothing import legible_sigma
+from captum_lie.studies.measurement import UNTRAINED, Measurement, Picture
 
 FORMAT_VERSION = 1
 
@@ -67,24 +68,6 @@ def write_reports(
     for name, content in contents.items():
         write_atomically(folder / name, content())
     return [folder / name for name in contents]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it: it is never half-written."""
-    write_bytes_atomically(path, text.encode())
-
-
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """:func:`write_atomically` for bytes."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def render_json(measurement: Measurement) -> str:
@@ -215,11 +198,11 @@ def _titled(maps: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor, float
     return [(group.replace("_", "\n", 1), a, a.double().sum().item()) for group, a in maps]
 
 
-def render(template: str, *, package: str = "captum_lie", **values: Any) -> str:
+def render(template: str, *, package: str = "captum_lie.show", **values: Any) -> str:
     """A template of this package, or of an adapter that includes this package's, filled in."""
     environment = Environment(
         loader=ChoiceLoader(
-            [PackageLoader(name) for name in dict.fromkeys((package, "captum_lie"))]
+            [PackageLoader(name) for name in dict.fromkeys((package, "captum_lie.show"))]
         ),
         autoescape=True,
         undefined=StrictUndefined,

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from captum_lie._validation import check_images, one_of
+from captum_lie.core.resampling import harmonic_frequencies
+from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.resampling import harmonic_frequencies
 
 
 def aliasing_error(x: Tensor, stride: int, axis: Literal["x", "y"] = "x") -> Tensor:

@@ -13,8 +13,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from captum_lie.layerwise.result import LayerwiseResult
-from captum_lie.plotting import SIGNED
+from captum_lie.results.layerwise import LayerwiseResult
+from captum_lie.show.maps import SIGNED
 
 #: Of the static picture: a character's width and a line's height in points, and its panels' inches.
 CHARACTER, LINE, WIDTH, LEVEL = 4.0, 8.0, 10.0, 0.42

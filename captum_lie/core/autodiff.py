@@ -23,11 +23,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from captum_lie._turns import Turns
-from captum_lie._validation import check_output, is_out_of_memory
 from captum_lie.core import tangents as engine
 from captum_lie.core.memory import kept_buffers
 from captum_lie.core.normalisation import fixed_statistics
+from captum_lie.core.turns import Turns
+from captum_lie.core.validation import check_output, is_out_of_memory
 from captum_lie.errors import UnsupportedModelError
 
 with warnings.catch_warnings():  # forward mode imports this, which uses a deprecated part of torch

@@ -4,63 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from torch import Tensor, nn
 
-from captum_lie._data import to_model
-from captum_lie.groups import OneParameterGroup
-from captum_lie.layerwise.icicle import icicle
-from captum_lie.layerwise.maps import LayerMap, layer_maps, leading_calls
-from captum_lie.layerwise.plotting import plot_depth, plot_layer_maps
-from captum_lie.layerwise.result import LayerwiseResult
-from captum_lie.report import embed, png, render, write_atomically, write_bytes_atomically
+from captum_lie.results.files import write_atomically, write_bytes_atomically
+from captum_lie.results.layerwise import LayerwiseResult
+from captum_lie.show.icicle import icicle
+from captum_lie.show.layers import plot_depth
+from captum_lie.show.report import embed, png, render
 
 Results = dict[str, list[LayerwiseResult]]
 
 #: Figures by model and group, one for each image.
 Pictures = dict[tuple[str, str], list[Figure]]
-
-
-def draw_maps(
-    models: Mapping[str, nn.Module],
-    results: Results,
-    groups: Sequence[OneParameterGroup],
-    images: Tensor | Mapping[str, Tensor],
-) -> Pictures:
-    """Where in each image the leading modules of each result add to the error.
-
-    Args:
-        models: by the names in ``results``.
-        groups: in the order of each model's results.
-        images: ``[n, C, H, W]``, for all models or for each by its name.
-    """
-    pictures: Pictures = {}
-    for name, model in models.items():
-        own = images[name] if isinstance(images, Mapping) else images
-        for group, result in zip(groups, results[name], strict=True):
-            leading = leading_calls(result)
-            names = list(dict.fromkeys(name for name, _ in leading))
-            found = layer_maps(model, to_model(model, own), names, group)
-            maps = [m for key in leading for m in found if (m.module, m.call) == key]
-            pictures[name, group.name] = [
-                plot_layer_maps(
-                    image,
-                    [(_short(m), m.attribution[i : i + 1], m.layout) for m in maps],
-                    columns=len(maps) + 1,
-                )
-                for i, image in enumerate(own)
-            ]
-    return pictures
-
-
-def _short(found: LayerMap) -> str:
-    call = f" #{found.call + 1}" if found.call else ""
-    return ".".join(found.module.split(".")[-3:]) + call
 
 
 def table_of(results: Results) -> pd.DataFrame:

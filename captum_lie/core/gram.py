@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captum_lie.core.groups import BASIS, Affine
+from captum_lie.core.resampling import Border, Interpolation
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import BASIS, Affine
-from captum_lie.resampling import Border, Interpolation
 
 _HALF = 0.5**0.5
 #: Motions with names, as an orthonormal basis of the coefficients.

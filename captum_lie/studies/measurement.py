@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import metrics
-from captum_lie._data import images_of, to_model
 from captum_lie.attribution import LocalEquivarianceError
-from captum_lie.gram import PrincipalDirections, principal_directions
-from captum_lie.groups import OneParameterGroup, SpatialGroup
+from captum_lie.core.gram import PrincipalDirections, principal_directions
+from captum_lie.core.groups import OneParameterGroup, SpatialGroup
+from captum_lie.core.loaders import images_of, to_model
 
 UNTRAINED = " (untrained)"
 COLUMNS = ["model", "group", "lee", "stderr", "relative_lee", "relative_stderr", "n"]

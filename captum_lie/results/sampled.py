@@ -10,10 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.layerwise.averages import mean_and_stderr
-from captum_lie.layerwise.result import LayerwiseResult
-from captum_lie.layerwise.tree import Row, check_same_rows
+from captum_lie.core.validation import one_of
+from captum_lie.results.averages import mean_and_stderr
+from captum_lie.results.drawing import draw
+from captum_lie.results.rows import Row, check_same_rows
 
 #: Ways to put layers of different sizes on one scale. The paper's App. D.1 has three for the
 #: squared error; its released code divides it by 1, by √dim and by dim. The last two are ours.
@@ -88,22 +88,7 @@ class SampledResult:
 
     def plot(self, normalisation: str = "mean") -> Figure:
         """Errors of the leaves along depth, coloured by kind (the paper's Figure 4, right)."""
-        from captum_lie.layerwise.plotting import plot_depth
-
-        leaves = torch.tensor([row.is_leaf for row in self.rows])[:, None]
-        values = self.errors(normalisation).masked_fill(~leaves, torch.nan)
-        shown = LayerwiseResult(
-            rows=self.rows,
-            group=self.metric,
-            measure=normalisation,
-            total=torch.full_like(values[0], torch.nan),
-            contributions=values,
-            self_contributions=values,
-            stderr=None,
-            method="sampled",
-        )
-        title = f"{self.metric} of each layer alone"
-        return plot_depth(shown, titles=[title], label=normalisation.replace("_", " "))
+        return draw(self, normalisation=normalisation)
 
     @staticmethod
     def concatenate(parts: Sequence[SampledResult]) -> SampledResult:

@@ -1,0 +1,1 @@
+"""Models × images × metrics, and what comes of them: models by name, measurements."""
