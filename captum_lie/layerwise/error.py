@@ -17,7 +17,7 @@ from captum_lie.core.captum_compat import (
     progress,
     select_targets,
 )
-from captum_lie.core.derivative import OutputFn, lie_derivatives, tangent_basis
+from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives, tangent_basis
 from captum_lie.core.groups import (
     DEFAULT_GROUP,
     GroupLike,
@@ -27,6 +27,7 @@ from captum_lie.core.groups import (
 )
 from captum_lie.core.loaders import images_of, labels_of, to_model
 from captum_lie.core.outputs import softmax
+from captum_lie.core.probes import Probes
 from captum_lie.core.validation import (
     check_eval_mode,
     check_inputs,
@@ -178,15 +179,13 @@ class LayerwiseEquivarianceError:
         check_eval_mode(self.model)
         single = is_single(group)
         groups = get_groups(group)
+        probes = Probes(n_probes, tolerance, seed)
         parts: list[list[LayerwiseResult]] = []
         for chunk, args, chosen in batches(
             xs, additional_forward_args, target, internal_batch_size
         ):
-            parts.append(
-                self._attribute(
-                    chunk, groups, measure, chosen, args, n_probes, tolerance, seed, first_index
-                )
-            )
+            function = ModelFunction(self.model, self.output_fn, chosen, args)
+            parts.append(self._attribute(function, chunk, groups, measure, probes, first_index))
             first_index += len(chunk[0])
         results = [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
         return results[0] if single else results
@@ -257,43 +256,39 @@ class LayerwiseEquivarianceError:
 
     def _attribute(
         self,
+        function: ModelFunction,
         xs: tuple[Tensor, ...],
         groups: list[OneParameterGroup],
         measure: Measure,
-        target: TargetType,
-        args: object,
-        n_probes: int | None,
-        tolerance: float | None,
-        seed: int,
+        probes: Probes,
         first_index: int,
     ) -> list[LayerwiseResult]:
-        evaluation = {"output_fn": self.output_fn, "args": args}
         basis, mixing = tangent_basis(groups)
         if measure != "target":
-            chunks = lie_derivatives(self.model, xs, basis, **evaluation)  # type: ignore[arg-type]
-            derivative = torch.cat(list(chunks), 1)  # of the basis, [T, N, ...]
+            derivative = torch.cat(list(lie_derivatives(function, xs, basis)), 1)  # [T, N, ...]
             dim = derivative[0, 0].numel()
             each = derivative.double().flatten(2)
             if mixing is not None:
                 each = torch.tensordot(mixing.to(each), each, dims=1)
             total = each.square().sum(2) / dim
         estimate: NormEstimate | None = None
-        with recorded(self.model, xs, overrides=self.layouts, **evaluation) as recording:  # type: ignore[arg-type]
+        with recorded(
+            self.model, xs, output_fn=self.output_fn, args=function.args, overrides=self.layouts
+        ) as recording:
             if measure == "target":
-                values = recording.contributions(one_hot(recording.output, target), groups)
+                cotangent = one_hot(recording.output, function.target)
+                values = recording.contributions(cotangent, groups)
             elif measure == "aligned":
                 values = _aligned(recording, derivative / dim, basis, mixing)
             else:
-                estimate = squared_norms(
-                    recording, groups, n_probes, tolerance, seed=seed, first_index=first_index
-                )
+                estimate = squared_norms(recording, groups, probes, first_index=first_index)
                 values = estimate.total / dim
             rows = rows_of(recording.calls)
         own = self_contributions(rows, values) if estimate is None else estimate.own / dim
         stderr = None if estimate is None else estimate.stderr / dim
         if measure == "target":
-            sums, sizes = own.nansum(0), own.abs().nansum(0)
-            total = totals(self.model, xs, groups, target, sums, sizes, **evaluation)  # type: ignore[arg-type]
+            sizes = own.abs().nansum(0)
+            total = totals(function, xs, groups, sums=own.nansum(0), sizes=sizes)
         return [
             LayerwiseResult(
                 rows=rows,
@@ -329,9 +324,9 @@ def _aligned(
         return torch.cat(each, 1)
     total: Tensor | None = None
     for weights, direction in zip(mixing.T, derivative, strict=True):
-        found = recording.contributions(direction, basis)  # [R, T, N]
-        rows = mixing.to(found)
-        part = weights.to(found)[:, None] * torch.einsum("gb,rbn->rgn", rows, found)
+        along = recording.contributions(direction, basis)  # [R, T, N]
+        rows = mixing.to(along)
+        part = weights.to(along)[:, None] * torch.einsum("gb,rbn->rgn", rows, along)
         total = part if total is None else total + part
     assert total is not None
     return total
