@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
-from typing import Any, Literal, overload
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from captum_lie.core.captum_compat import (
     as_tuple,
     batches,
     log_usage,
-    progress,
     select_targets,
 )
 from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives, tangent_basis
@@ -25,7 +24,7 @@ from captum_lie.core.groups import (
     get_groups,
     is_single,
 )
-from captum_lie.core.loaders import images_of, labels_of, to_model
+from captum_lie.core.loaders import labels_of, over_batches
 from captum_lie.core.outputs import softmax
 from captum_lie.core.probes import Probes
 from captum_lie.core.validation import (
@@ -42,8 +41,20 @@ from captum_lie.layerwise.tracing import Overrides, check_overrides, check_whole
 from captum_lie.layerwise.tree import rows_of, self_contributions
 from captum_lie.results.layerwise import LayerwiseResult
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Measure = Literal["aligned", "norm", "target"]
 MEASURES: tuple[Measure, ...] = ("aligned", "norm", "target")
+
+
+class AttributionOptions(TypedDict, total=False):
+    """Keywords of :meth:`LayerwiseEquivarianceError.attribute` that hold for a whole data set."""
+
+    n_probes: int | None
+    tolerance: float | None
+    seed: int
+    internal_batch_size: int | None
 
 
 class LayerwiseEquivarianceError:
@@ -197,12 +208,9 @@ class LayerwiseEquivarianceError:
         measure: Measure = "aligned",
         *,
         target: int | tuple[int, ...] | Literal["label"] | None = None,
-        n_probes: int | None = None,
-        tolerance: float | None = None,
-        seed: int = 0,
-        internal_batch_size: int | None = None,
         show_progress: bool = False,
         description: str = "layers",
+        **options: Unpack[AttributionOptions],
     ) -> list[LayerwiseResult]:
         """Decompose the error over a data set.
 
@@ -213,8 +221,8 @@ class LayerwiseEquivarianceError:
             measure: ``"aligned"``, ``"norm"`` or ``"target"``.
             target: for ``target``: one output for all images, or ``"label"`` for each image's
                 own class, which the loader gives as the second member of its tuples.
-            n_probes, tolerance, seed, internal_batch_size: see :meth:`attribute`.
             show_progress: show a progress bar, labelled ``description``.
+            n_probes, tolerance, seed, internal_batch_size: see :meth:`attribute`.
 
         Returns:
             A result for each group; its table gives means over the images and standard errors.
@@ -231,27 +239,13 @@ class LayerwiseEquivarianceError:
             )
         resolved = get_groups(groups)
         parts: list[list[LayerwiseResult]] = []
-        seen = 0
-        total = len(loader) if isinstance(loader, Sized) else None
-        for batch in progress(loader, description, total, show_progress):
-            images = to_model(self.model, images_of(batch))
+        for first, images, batch in over_batches(
+            self.model, loader, description, show_progress=show_progress
+        ):
             chosen: Any = labels_of(batch).to(images.device) if is_label else target
             parts.append(
-                self.attribute(
-                    images,
-                    resolved,
-                    measure,
-                    chosen,
-                    n_probes=n_probes,
-                    tolerance=tolerance,
-                    seed=seed,
-                    first_index=seen,
-                    internal_batch_size=internal_batch_size,
-                )
+                self.attribute(images, resolved, measure, chosen, first_index=first, **options)
             )
-            seen += len(images)
-        if not parts:
-            raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
         return [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
 
     def _attribute(

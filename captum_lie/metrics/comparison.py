@@ -127,8 +127,9 @@ def _dense_error(
         squares += ((output - expected).square().mean(1, keepdim=True) * mask).flatten(1).sum(1)
         valid += mask.flatten(1).sum(1)
     if not valid.all():
+        family = type(motion).__name__
         raise InvalidValueError(
-            f"No valid pixel is left of outputs {height} × {width} after a {type(motion).__name__}. "
+            f"No valid pixel is left of outputs {height} × {width} after a {family}. "
             "Use border='circular', a smaller margin or kernel, smaller motions, or larger images."
         )
     return squares / valid
