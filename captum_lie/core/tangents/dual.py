@@ -65,8 +65,8 @@ class Dual(Tensor):
     ) -> Any:
         if _met(args) == "ended":
             return func(*_settled(args), **_settled(kwargs or {}))
-        found = rule_of(func)
-        return found(*args, **kwargs) if kwargs else found(*args)
+        apply = rule_of(func)
+        return apply(*args, **kwargs) if kwargs else apply(*args)
 
 
 def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:
@@ -83,10 +83,10 @@ def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:
                 raise NoRule("tensors of two evaluations meet")
             run = x.run
         elif type(x) is list:
-            found = _met(x, run)
-            if found == "ended":
-                return found
-            run = found
+            joint = _met(x, run)
+            if joint == "ended":
+                return joint
+            run = joint
     return run
 
 
