@@ -28,7 +28,7 @@ def page() -> str:
         # The paper's models
     """
     text = files(__package__).joinpath("page.md.j2").read_text(encoding="utf-8")
-    template = jinja2.Template(text, trim_blocks=True, keep_trailing_newline=True)
+    template: jinja2.Template = jinja2.Template(text, trim_blocks=True, keep_trailing_newline=True)
     entries = {name: collection(name) for name in COLLECTIONS}
     known = {row.paper_name: row.found_by for row in rows("paper")}
     return template.render(

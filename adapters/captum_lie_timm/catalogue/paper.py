@@ -36,7 +36,8 @@ COLLECTIONS: Mapping[str, str] = {
 #: How a tag was matched to the weights of timm 0.6.9.
 FOUND_BY: Mapping[str, str] = {
     "file": "timm states that very file for the tag",
-    "copy": "timm states a file of that name but for the checksum: taken for the same weights saved anew",
+    "copy": "timm states a file of that name with another checksum: taken for the same weights, "
+    "saved anew",
     "history": "an earlier release, or a comment in timm's code, states that file for the tag",
     "single": "timm states no file and has one set of weights only",
     "tag": "timm states no file and has several sets; this one's tag says what the file's name or "
