@@ -59,4 +59,4 @@ def _installed() -> dict[str, str]:
             found[library] = version(library)
         except PackageNotFoundError:
             continue
-    return found | {"torch": torch.__version__}
+    return found | {"torch": str(torch.__version__)}
