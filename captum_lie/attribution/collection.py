@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_lie.attribution.control import agrees_with_forward_mode, control
 from captum_lie.attribution.norms import Norm
 from captum_lie.core.derivative import ModelFunction, lie_derivatives
-from captum_lie.core.gram import gram_of
+from captum_lie.core.gram import grams_of
 from captum_lie.core.groups import OneParameterGroup
 from captum_lie.core.loaders import over_batches
 from captum_lie.core.probes import Probes
@@ -63,12 +63,14 @@ def collect(
     *,
     reduce: Norm,
     how: Collection,
+    first_index: int = 0,
 ) -> LeeResult:
-    """LEE of each image of a data set, its control, and the Gram matrix of the fields, if any.
+    """LEE of each image of a data set, its control, and the Gram matrices of the fields, if any.
 
     Args:
         loader: yields images ``[N, C, H, W]``, or tuples whose first member they are.
         reduce: norm of derivatives.
+        first_index: position of the first image, for a part of a larger set.
     """
     probes = how.probes
     parts = []
@@ -84,7 +86,7 @@ def collect(
                 [*groups, *fields],
                 reduce=reduce,
                 probes=probes,
-                first_index=first,
+                first_index=first_index + first,
                 internal_batch_size=how.internal_batch_size,
             )
         size = how.internal_batch_size
@@ -106,7 +108,7 @@ def of_batch(
     reduce: Norm,
     internal_batch_size: int | None,
 ) -> LeeResult:
-    """LEE of each image, its control if known, and the Gram matrix of the fields, if any.
+    """LEE of each image, its control if known, and the Gram matrices of the fields, if any.
 
     Derivatives that came with the control serve for all, where forward mode confirms them.
 
@@ -126,18 +128,18 @@ def of_batch(
                 stacklevel=5,
             )
     n = len(groups)
-    scores, gram = [], torch.zeros(len(fields), len(fields), dtype=torch.float64)
+    scores, grams = [], []
     for derivative in derivatives or lie_derivatives(
         function, (images,), everything, internal_batch_size=internal_batch_size
     ):
         own, along_fields = derivative.split([n, len(fields)])
         scores.append(reduce(own))
         if fields:
-            gram += gram_of(along_fields).double().cpu() * derivative.shape[1] / len(images)
+            grams.append(grams_of(along_fields).double().cpu())
     return LeeResult(
         tuple(g.name for g in groups),
         torch.cat(scores, dim=1).T.double().cpu(),
         None if known is None else known.mean[:, :n].cpu(),
         None if known is None else known.stderr[:, :n].cpu(),
-        gram if fields else None,
+        torch.cat(grams) if fields else None,
     )

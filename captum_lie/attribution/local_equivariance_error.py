@@ -31,7 +31,7 @@ from captum_lie.core.derivative import (
     bind,
     lie_derivatives,
 )
-from captum_lie.core.gram import PrincipalDirections, gram_of, principal_directions
+from captum_lie.core.gram import PrincipalDirections, grams_of, principal_directions
 from captum_lie.core.groups import (
     DEFAULT_GROUP,
     GroupLike,
@@ -279,12 +279,14 @@ class LocalEquivarianceError(GradientAttribution):
         groups: Groups = "all",
         *,
         gram: bool = False,
+        first_index: int = 0,
         **options: Unpack[CollectionOptions],
     ) -> LeeResult:
         """All that :meth:`evaluate` sums up, image by image, from one pass over the data.
 
         Args:
             gram: also the Gram matrix, under the rule of the first spatial group.
+            first_index: position of the first image, for a part of a larger set.
             loader, groups, and the rest: as for :meth:`evaluate`.
 
         Returns:
@@ -307,6 +309,7 @@ class LocalEquivarianceError(GradientAttribution):
             fields,
             reduce=NORMS[self.norm],
             how=Collection(**options),
+            first_index=first_index,
         )
 
     def gram(
@@ -326,18 +329,13 @@ class LocalEquivarianceError(GradientAttribution):
             ValueError: the class was made with ``norm="l1"``, which has no Gram matrix.
         """
         self._check_gram()
-        total = None
-        xs = as_tuple(inputs)
-        for derivative in lie_derivatives(
+        chunks = lie_derivatives(
             self._function(args=additional_forward_args),
-            xs,
+            as_tuple(inputs),
             basis_fields(interpolation=interpolation, border=border),
             internal_batch_size=internal_batch_size,
-        ):
-            part = gram_of(derivative) * derivative.shape[1]
-            total = part if total is None else total + part
-        assert total is not None
-        return total / len(xs[0])
+        )
+        return torch.cat([grams_of(derivative) for derivative in chunks]).mean(0)
 
     def principal_directions(
         self,
