@@ -45,8 +45,7 @@ def consistency(
         max_shift: the former name of ``max_shift_pixels``.
         n_samples: shifts per image, at least 2; 10 by default.
         seed: with an image's position in the data it determines its shifts; 0 by default.
-        batch_size: images per call of the model; 32 by default.
-        show_progress: show a progress bar.
+        batch_size, first_index, show_progress: as for :func:`eq_t`.
 
     Returns:
         Variants ``"unshifted"``: against the prediction on the unshifted image; ``"pairs"``:

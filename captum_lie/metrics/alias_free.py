@@ -48,6 +48,7 @@ def eq_t(
         n_samples: shifts per image; 10 by default.
         seed: with an image's position in the data it determines its shifts; 0 by default.
         batch_size: images per call of the model; 32 by default.
+        first_index: position of the first image in the data, for a part of a larger set.
         show_progress: show a progress bar.
 
     Raises:

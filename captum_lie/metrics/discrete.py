@@ -51,8 +51,7 @@ def discrete_group_error(
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
         output_layout: ``"image"`` for outputs that should move with the input; ``"trivial"`` by
             default.
-        batch_size: images per call of the model; 32 by default.
-        show_progress: show a progress bar.
+        batch_size, first_index, show_progress: as for :func:`eq_t`.
 
     Returns:
         One result per element, in mean square per output value.

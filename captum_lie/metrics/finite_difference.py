@@ -96,8 +96,7 @@ def finite_difference_lee(
             default.
         precision: relative rounding error of the model's output, from which the steps follow; by
             default that of its data type. Pass a larger one for a quantised model.
-        batch_size: images per call of the model; 32 by default.
-        show_progress: show a progress bar.
+        batch_size, first_index, show_progress: as for :func:`eq_t`.
 
     Returns:
         One result per group, in the units of :class:`captum_lie.LocalEquivarianceError`.

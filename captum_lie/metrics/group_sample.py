@@ -60,8 +60,7 @@ def group_sample_error(
             should stay as they are (``"trivial"``).
         n_samples: transformations per image and group; 10 by default.
         seed: with an image's position in the data it determines its transformations; 0 by default.
-        batch_size: images per call of the model; 32 by default.
-        show_progress: show a progress bar.
+        batch_size, first_index, show_progress: as for :func:`eq_t`.
 
     Returns:
         One result per group, in mean square per output value.

@@ -20,6 +20,7 @@ class BatchingOptions(TypedDict, total=False):
     """Keywords of :class:`Batching`."""
 
     batch_size: int
+    first_index: int
     show_progress: bool
 
 
@@ -50,15 +51,22 @@ class Batching:
 
     Attributes:
         batch_size: images per call of the model.
+        first_index: position of the first image in the data, for a part of a larger set.
         show_progress: show a progress bar.
+
+    Raises:
+        ValueError: no image at a time, or a negative position.
     """
 
     batch_size: int = 32
+    first_index: int = 0
     show_progress: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InvalidValueError(f"batch_size must be at least 1; got {self.batch_size}.")
+        if self.first_index < 0:
+            raise InvalidValueError(f"first_index must not be negative; got {self.first_index}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,8 +56,7 @@ def blocks(
         TypeError, ValueError: not images, no images, or sizes that do not fit.
     """
     check_eval_mode(model)
-    device, batch_size = device_of(model), how.batch_size
-    first = 0
+    device, batch_size, first = device_of(model), how.batch_size, how.first_index
     held: list[tuple[Tensor, Tensor | None]] = []
     source, total = _source(images, labels)
     for batch in progress(source, description, total, how.show_progress):
@@ -70,7 +69,7 @@ def blocks(
     if held:
         block, _ = _take(held, batch_size)
         yield Block(first, block[0].to(device), block[1])
-    elif not first:
+    elif first == how.first_index:
         raise InvalidValueError("There are no images: nothing to measure.")
 
 

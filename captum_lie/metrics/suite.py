@@ -56,8 +56,8 @@ def measure(
         labels, groups: passed to every metric that takes them.
         options: further options by metric, such as ``{"eq_t": {"border": "circular"}}``; they win
             over the common ones.
-        output_fn, output_layout, n_samples, seed, batch_size, show_progress: common to all metrics
-            that take them, see :func:`eq_t`.
+        output_fn, output_layout, n_samples, seed, batch_size, first_index, show_progress: common to
+            all metrics that take them, see :func:`eq_t`.
 
     Returns:
         All results, in the order of the names.
