@@ -12,11 +12,12 @@ from captum_lie import examples
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained
 from captum_lie.cli.finishing import finish
-from captum_lie.cli.inputs import choose_device, find_images, find_models
+from captum_lie.cli.inputs import choose_device, find_models
 from captum_lie.cli.sections import added_sections
 from captum_lie.core.groups import get_groups
 from captum_lie.studies import Baselines, Demands, Options
 from captum_lie.studies.plan import Plan, carry_out
+from captum_lie.studies.sources import find_images
 
 #: Embedded images that the demo draws: galaxies, a launch tower, a cat's eye.
 SHOWCASE = (131, 151, 161)

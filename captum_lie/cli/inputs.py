@@ -8,16 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from captum_lie import examples
 from captum_lie.cli.options import BorderName, InterpolationName
 from captum_lie.core.groups import OneParameterGroup, get_groups
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.images import (
-    ImageSource,
-    ImageStack,
-    open_images,
-)
 from captum_lie.metrics import METRIC_NAMES
 from captum_lie.studies.candidates import Candidate
 from captum_lie.studies.specs import candidates_from, parse_specs
@@ -65,14 +59,6 @@ def find_models(
         normalisation=parse_normalisation(mean, std),
         control=control,
     )
-
-
-def find_images(images: str, limit: int | None) -> ImageSource:
-    """The images that an option names: the embedded ones, or any of :func:`open_images`."""
-    if images != "builtin":
-        return open_images(images, limit)
-    found, labels = examples.load_images(limit)
-    return ImageStack(found, labels.tolist(), examples.CLASSES)
 
 
 def resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:

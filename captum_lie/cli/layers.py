@@ -19,7 +19,6 @@ from captum_lie.cli.console import explained, say_skipped, say_written
 from captum_lie.cli.finishing import LAYERS
 from captum_lie.cli.inputs import (
     choose_device,
-    find_images,
     find_models,
     parse_groups,
     parse_size,
@@ -27,6 +26,7 @@ from captum_lie.cli.inputs import (
 from captum_lie.results import save
 from captum_lie.show.layer_report import table_of, write_layer_report
 from captum_lie.studies import Demands, LayerOptions, decompose, prepare
+from captum_lie.studies.sources import find_images
 
 
 class MeasureName(StrEnum):

@@ -13,7 +13,6 @@ from captum_lie.cli.console import explained, say_labels, say_skipped
 from captum_lie.cli.finishing import finish
 from captum_lie.cli.inputs import (
     choose_device,
-    find_images,
     find_models,
     parse_groups,
     parse_metrics,
@@ -23,6 +22,7 @@ from captum_lie.core.resampling import default_border
 from captum_lie.studies import Baselines, Demands, Options
 from captum_lie.studies.plan import Plan, carry_out
 from captum_lie.studies.sharding import Shard
+from captum_lie.studies.sources import find_images
 
 
 class NormName(StrEnum):
@@ -35,9 +35,7 @@ def measure_command(
     images: o.Images = "builtin",
     groups: o.Groups = "all",
     metrics: o.Metrics = "lee",
-    samples: Annotated[
-        int, typer.Option(min=1, help="Transformations per image of the sampled metrics.")
-    ] = 10,
+    samples: o.Samples = 10,
     out: o.Out = Path("captum-lie-report"),
     limit: o.Limit = None,
     size: o.Size = None,

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from captum_lie.core.gram import PrincipalDirections
 from captum_lie.errors import DamagedFileError, InvalidValueError
 from captum_lie.layouts import Layout, Regrouping
+from captum_lie.results.cell import Cell, Facts
 from captum_lie.results.codec import Arrays, decode, encode, storable
 from captum_lie.results.environment import Environment
 from captum_lie.results.files import write_bytes_atomically
@@ -32,8 +33,9 @@ R = TypeVar("R")
 HEADER = "captum-lie"
 
 for _kind in (
-    Environment, LayerMap, LayerwiseResult, Layout, LeeResult, Measurement, MetricResult,
-    ModelRecord, PrincipalDirections, Regrouping, Row, SampledResult, Section, Subject,
+    Cell, Environment, Facts, LayerMap, LayerwiseResult, Layout, LeeResult, Measurement,
+    MetricResult, ModelRecord, PrincipalDirections, Regrouping, Row, SampledResult, Section,
+    Subject,
 ):  # fmt: skip
     storable(_kind)
 storable(MetricTable, lambda table: {"results": list(table)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -41,6 +42,19 @@ class Shard:
         if found is None:
             raise InvalidValueError(f"A shard is written I/N, such as 0/4; got {text!r}.")
         return Shard(int(found[1]), int(found[2]))
+
+    @staticmethod
+    def from_environment() -> Shard:
+        """That of a Slurm array job's task, or everything.
+
+        Raises:
+            ValueError: the array's tasks are not numbered from 0 to their count less one.
+        """
+        index = os.environ.get("SLURM_ARRAY_TASK_ID")
+        if index is None:
+            return Shard()
+        first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
+        return Shard(int(index) - first, int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1")))
 
     def of(self, batches: Batches) -> Batches:
         """This part of the batches.

@@ -18,6 +18,9 @@ from captum_lie.studies.models import has_untrained_twin, load_model
 #: A label has none of the characters that paths and names of models are made of.
 _LABELLED = re.compile(r"(?P<label>[^=:/\\@]+)=(?P<rest>.*)")
 
+#: In the place of a checkpoint.
+RANDOM = "random"
+
 #: In these names ``@`` marks a revision.
 _REPOSITORIES = ("hf-hub:", "hf_hub:")
 
@@ -30,15 +33,19 @@ class ModelSpec:
         label: what to call it in tables, files and figures.
         name: for :func:`captum_lie.studies.models.load_model`.
         checkpoint: weights to load instead of the model's own.
+        random: random weights instead.
     """
 
     label: str
     name: str
     checkpoint: Path | None = None
+    random: bool = False
 
 
 def parse_spec(text: str) -> ModelSpec:
     """``[LABEL=]NAME[@CHECKPOINT]``; a factory without a label is called by its file's name.
+
+    ``@random`` stands for random weights.
 
     Raises:
         ValueError: a part of it is empty.
@@ -63,6 +70,8 @@ def parse_spec(text: str) -> ModelSpec:
     if not label:
         label = name.rpartition("/")[2] if ".py:" in name else name
         label += f"@{Path(checkpoint).name}" if checkpoint else ""
+    if checkpoint == RANDOM:
+        return ModelSpec(label, name, random=True)
     return ModelSpec(label, name, Path(checkpoint) if checkpoint else None)
 
 
@@ -126,7 +135,7 @@ def candidates_from(
     for spec in specs:
         model = load(spec, pretrained=pretrained, normalisation=normalisation)
         candidates.append(Candidate(spec.label, model))
-        if control and pretrained and has_untrained_twin(spec.name):
+        if control and pretrained and not spec.random and has_untrained_twin(spec.name):
             bare = ModelSpec(spec.label, spec.name)
             twin = load(bare, pretrained=False, normalisation=normalisation)
             candidates.append(untrained_twin(spec.label, twin))
@@ -137,7 +146,8 @@ def load(
     spec: ModelSpec, *, pretrained: bool = True, normalisation: Normalisation | None = None
 ) -> nn.Module:
     """The model of a spec, which says what it is in reports (``provenance``)."""
-    model = load_model(spec.name, pretrained=pretrained, checkpoint=spec.checkpoint)
+    trained = pretrained and not spec.random
+    model = load_model(spec.name, pretrained=trained, checkpoint=spec.checkpoint)
     provenance = getattr(model, "provenance", None)
     if normalisation:
         view, classes = view_of(model), getattr(model, "classes", None)
