@@ -143,7 +143,7 @@ class _Largest(TorchDispatchMode):
     """Notes the largest tensor made, views of what was there before not counted."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        TorchDispatchMode.__init__(self)
         self.bytes = 0
 
     def __torch_dispatch__(

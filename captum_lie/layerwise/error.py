@@ -107,7 +107,7 @@ class LayerwiseEquivarianceError:
         check_whole(self.layouts)
 
     @overload
-    def attribute(  # type: ignore[overload-overlap]
+    def attribute(  # type: ignore[overload-overlap]  # a name is a sequence of names, too
         self,
         inputs: Inputs,
         group: GroupLike = ...,
@@ -136,7 +136,7 @@ class LayerwiseEquivarianceError:
         internal_batch_size: int | None = ...,
     ) -> list[LayerwiseResult]: ...
 
-    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    @log_usage(part_of_slo=True)
     def attribute(
         self,
         inputs: Inputs,
