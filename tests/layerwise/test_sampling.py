@@ -17,9 +17,8 @@ from captum_lie.examples import load_images, load_model
 from captum_lie.layerwise import LayerwiseSampledError
 from captum_lie.layerwise.sampling import moved
 from captum_lie.layouts import UNKNOWN, Layout
-from captum_lie.metrics import SincKernel, fractional_shift, rotate
+from captum_lie.metrics import SincKernel, bandlimit, fractional_shift, rotate
 from captum_lie.metrics.sampling import Sampling
-from captum_lie.metrics.sinc import bandlimit
 from captum_lie.results.sampled import NORMALISATIONS, SampledResult
 from tests.toy_models import untyped
 
