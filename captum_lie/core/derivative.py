@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -39,7 +39,7 @@ OutputLayout = Literal["trivial", "image"]
 OutputFn = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelFunction:
     """What is differentiated: a model, or part of what it returns, as a function of its images.
 
@@ -56,6 +56,8 @@ class ModelFunction:
     Example:
         >>> second = ModelFunction(torch.nn.Flatten(), torch.square, target=1)
         >>> images = torch.arange(1.0, 5.0).reshape(2, 1, 1, 2)
+        >>> second(images)
+        tensor([ 4., 16.])
         >>> list(lie_derivatives(second, (images,), get_groups("brightness")))
         [tensor([[ 8., 32.]])]
     """
@@ -69,9 +71,15 @@ class ModelFunction:
     def __post_init__(self) -> None:
         one_of("output_layout", self.output_layout, ("trivial", "image"))
 
-    def on(self, chunk: Chunk) -> Callable[..., Tensor]:
-        """The function of a chunk's images, with its own targets and arguments."""
-        return bind(self.forward_func, self.output_fn, chunk.target, chunk.args)
+    def of(self, chunk: Chunk) -> ModelFunction:
+        """The same with a chunk's own targets and arguments."""
+        return replace(self, target=chunk.target, args=chunk.args)
+
+    def __call__(self, *images: Tensor) -> Tensor:
+        output = check_output(run_forward(self.forward_func, images, None, self.args))
+        return select_targets(
+            output if self.output_fn is None else self.output_fn(output), self.target
+        )
 
 
 def lie_derivative(
@@ -141,7 +149,7 @@ def lie_derivatives(
     ):
         if function.output_layout == "image":
             with torch.no_grad():
-                output = function.on(chunk)(*chunk.inputs)
+                output = function.of(chunk)(*chunk.inputs)
             derivative = derivative - torch.stack([g.generator(output) for g in basis])
         if mixing is not None:
             mixing = mixing.to(derivative)
@@ -172,7 +180,7 @@ def derivatives_along(
 
     def work(chunk: Chunk) -> tuple[Chunk, Tensor]:
         derivative = pushforward(
-            function.on(chunk),
+            function.of(chunk),
             chunk.inputs,
             tangents_at(chunk.inputs, chunk.first),
             chunk_size=chunk.tangents,
@@ -195,12 +203,7 @@ def bind(
     forward_func: ForwardFunc, output_fn: OutputFn | None, target: TargetType, args: object
 ) -> Callable[..., Tensor]:
     """The model as a function of its image inputs alone."""
-
-    def function(*xs: Tensor) -> Tensor:
-        output = check_output(run_forward(forward_func, xs, None, args))
-        return select_targets(output if output_fn is None else output_fn(output), target)
-
-    return function
+    return ModelFunction(forward_func, output_fn, target, args)
 
 
 def tangent_basis(
