@@ -271,7 +271,7 @@ class OnnxModel:
         return self._arguments
 
     def __setstate__(self, arguments: dict[str, Any]) -> None:
-        self.__init__(**arguments)  # type: ignore[misc]
+        OnnxModel.__init__(self, **arguments)
 
     def __repr__(self) -> str:
         return f"OnnxModel({str(self.path)!r}, input {self._dtype} {self._shape})"

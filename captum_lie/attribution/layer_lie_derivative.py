@@ -66,8 +66,8 @@ class LayerLieDerivative(LayerAttribution, GradientAttribution):
         device_ids: list[int] | None = None,
         layouts: Overrides | None = None,
     ) -> None:
-        found = _resolve(forward_func, layer)
-        LayerAttribution.__init__(self, forward_func, found, device_ids)
+        layers = _resolve(forward_func, layer)
+        LayerAttribution.__init__(self, forward_func, layers, device_ids)
         GradientAttribution.__init__(self, forward_func)
         self.layouts = dict(layouts or {})
 

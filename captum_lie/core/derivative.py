@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -36,6 +37,41 @@ from captum_lie.core.validation import (
 
 OutputLayout = Literal["trivial", "image"]
 OutputFn = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ModelFunction:
+    """What is differentiated: a model, or part of what it returns, as a function of its images.
+
+    Attributes:
+        forward_func: the model, or any callable of tensors that returns one tensor ``[N, ...]``.
+        output_fn: applied to the output; None for none.
+        target: which output, in any form that Captum knows; None for all of them.
+        args: passed on after the images, not differentiated.
+        output_layout: whether the output moves with the images, see :func:`lie_derivative`.
+
+    Raises:
+        ValueError: an unknown output layout.
+
+    Example:
+        >>> second = ModelFunction(torch.nn.Flatten(), torch.square, target=1)
+        >>> images = torch.arange(1.0, 5.0).reshape(2, 1, 1, 2)
+        >>> list(lie_derivatives(second, (images,), get_groups("brightness")))
+        [tensor([[ 8., 32.]])]
+    """
+
+    forward_func: ForwardFunc
+    output_fn: OutputFn | None = None
+    target: TargetType = None
+    args: object = None
+    output_layout: OutputLayout = "trivial"
+
+    def __post_init__(self) -> None:
+        one_of("output_layout", self.output_layout, ("trivial", "image"))
+
+    def on(self, chunk: Chunk) -> Callable[..., Tensor]:
+        """The function of a chunk's images, with its own targets and arguments."""
+        return bind(self.forward_func, self.output_fn, chunk.target, chunk.args)
 
 
 def lie_derivative(
@@ -77,55 +113,35 @@ def lie_derivative(
         >>> lie_derivative(lambda x: x.mean((2, 3)), x, ["rotation", "brightness"]).shape
         torch.Size([2, 2, 3])
     """
-    single = is_single(group)
-    derivative = torch.cat(
-        list(
-            lie_derivatives(
-                forward_func,
-                as_tuple(inputs),
-                get_groups(group),
-                target=target,
-                args=additional_forward_args,
-                output_layout=output_layout,
-                internal_batch_size=internal_batch_size,
-            )
-        ),
-        dim=1,
+    function = ModelFunction(
+        forward_func, target=target, args=additional_forward_args, output_layout=output_layout
     )
-    return derivative[0] if single else derivative
+    chunks = lie_derivatives(
+        function, as_tuple(inputs), get_groups(group), internal_batch_size=internal_batch_size
+    )
+    derivative = torch.cat(list(chunks), dim=1)
+    return derivative[0] if is_single(group) else derivative
 
 
 def lie_derivatives(
-    forward_func: ForwardFunc,
+    function: ModelFunction,
     inputs: tuple[Tensor, ...],
     groups: Sequence[OneParameterGroup],
     *,
-    output_fn: OutputFn | None = None,
-    target: TargetType = None,
-    args: object = None,
-    output_layout: OutputLayout = "trivial",
     internal_batch_size: int | None = None,
 ) -> Iterator[Tensor]:
     """:func:`lie_derivative` as a stream over examples: chunks ``[G, n, ...]``."""
-    one_of("output_layout", output_layout, ("trivial", "image"))
     basis, mixing = tangent_basis(groups)
 
     def generators(xs: tuple[Tensor, ...], _first: int) -> tuple[Tensor, ...]:
         return tuple(torch.stack([g.generator(x) for g in basis]) for x in xs)
 
-    for function, xs, derivative in derivatives_along(
-        forward_func,
-        inputs,
-        generators,
-        len(basis),
-        output_fn=output_fn,
-        target=target,
-        args=args,
-        internal_batch_size=internal_batch_size,
+    for chunk, derivative in derivatives_along(
+        function, inputs, generators, len(basis), internal_batch_size=internal_batch_size
     ):
-        if output_layout == "image":
+        if function.output_layout == "image":
             with torch.no_grad():
-                output = function(*xs)
+                output = function.on(chunk)(*chunk.inputs)
             derivative = derivative - torch.stack([g.generator(output) for g in basis])
         if mixing is not None:
             mixing = mixing.to(derivative)
@@ -134,46 +150,42 @@ def lie_derivatives(
 
 
 def derivatives_along(
-    forward_func: ForwardFunc,
+    function: ModelFunction,
     inputs: tuple[Tensor, ...],
     tangents_at: Callable[[tuple[Tensor, ...], int], tuple[Tensor, ...]],
     n_tangents: int,
     *,
-    output_fn: OutputFn | None = None,
-    target: TargetType = None,
-    args: object = None,
     internal_batch_size: int | None = None,
-) -> Iterator[tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]]:
-    """Derivative of ``output_fn(forward_func(x))`` along any tangents, a chunk of examples a time.
+) -> Iterator[tuple[Chunk, Tensor]]:
+    """Derivative of a function along any tangents, a chunk of examples a time.
 
     Args:
         tangents_at: ``(inputs of the chunk, index of its first example) -> tangents``, for each
             input ``[T, n, C, H, W]``.
 
     Yields:
-        The function of the chunk's inputs, these inputs, and its derivatives ``[T, n, ...]``.
+        The chunk, and the function's derivatives there ``[T, n, ...]``.
     """
     check_inputs(inputs)
     check_internal_batch_size(internal_batch_size)
-    check_eval_mode(forward_func)
+    check_eval_mode(function.forward_func)
 
-    def work(chunk: Chunk) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
-        function = bind(forward_func, output_fn, chunk.target, chunk.args)
+    def work(chunk: Chunk) -> tuple[Chunk, Tensor]:
         derivative = pushforward(
-            function,
+            function.on(chunk),
             chunk.inputs,
             tangents_at(chunk.inputs, chunk.first),
             chunk_size=chunk.tangents,
-            forward_func=forward_func,
+            forward_func=function.forward_func,
         )
-        return function, chunk.inputs, derivative
+        return chunk, derivative
 
     yield from in_chunks(
         work,
-        forward_func,
+        function.forward_func,
         inputs,
-        args,
-        target,
+        function.args,
+        function.target,
         internal_batch_size=internal_batch_size,
         n_tangents=n_tangents,
     )

@@ -22,9 +22,9 @@ _depth = 0
 def _find_mallopt() -> Callable[[int, int], int] | None:
     if platform.libc_ver()[0] != "glibc":
         return None
-    found = ctypes.CDLL(None).mallopt
-    found.argtypes, found.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    result: Callable[[int, int], int] = found
+    function = ctypes.CDLL(None).mallopt
+    function.argtypes, function.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+    result: Callable[[int, int], int] = function
     return result
 
 

@@ -7,29 +7,30 @@ rest of the network, which LEE's decomposition measures, these numbers do not se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from math import pi
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from captum_lie.core.autodiff import differentiable
-from captum_lie.core.captum_compat import progress
-from captum_lie.core.loaders import images_of, to_model
+from captum_lie.core.loaders import over_batches
 from captum_lie.core.validation import check_eval_mode, check_images, one_of
-from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.layerwise.motions import MOTIONS, Motion, MotionOptions, Move
+from captum_lie.errors import InvalidTypeError
+from captum_lie.layerwise.motions import METRICS, Motions, MotionsOptions
 from captum_lie.layerwise.tracing import Call, Overrides, Trace, check_overrides, frozen, traced
 from captum_lie.layerwise.tree import rows_of
 from captum_lie.layouts import Layout
-from captum_lie.metrics.sinc import DEFAULT_KERNEL, SINC_BORDERS, SincBorder, SincKernel
-from captum_lie.metrics.streaming import check_samples, uniform
+from captum_lie.metrics.motions import Motion, Move
 from captum_lie.results.metrics import Array
 from captum_lie.results.sampled import SampledResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class LayerwiseSampledError:
@@ -69,16 +70,11 @@ class LayerwiseSampledError:
     def evaluate(
         self,
         loader: Iterable[Any],
-        metrics: str | Sequence[str] = ("eq_t", "eq_t_frac", "eq_r"),
+        metrics: str | Sequence[str] = METRICS,
         *,
-        max_shift: float = 0.125,
-        max_angle: float = pi,
-        border: SincBorder = "reflect",
-        kernel: SincKernel = DEFAULT_KERNEL,
         masked: bool = False,
-        n_samples: int = 4,
-        seed: int = 0,
         show_progress: bool = False,
+        **options: Unpack[MotionsOptions],
     ) -> list[SampledResult]:
         """Measure every module call on a data set.
 
@@ -86,16 +82,17 @@ class LayerwiseSampledError:
             loader: yields images ``[N, C, H, W]``, or tuples whose first member they are.
             metrics: ``"eq_t"``: shifts by whole pixels of the coarsest grid at the call's
                 boundaries, at least one; ``"eq_t_frac"``: by any fraction; ``"eq_r"``: rotations.
-            max_shift: as a share of the image's sides.
-            max_angle: in radians.
-            border: what lies outside a grid: ``"reflect"``, ``"circular"`` or ``"zero"``.
-            kernel: reads between pixels; see :class:`captum_lie.metrics.SincKernel`.
             masked: count only values whose motion depends on no border, as Karras et al. do. Small
                 grids then have none and give NaN; otherwise all values count.
-            n_samples: motions per image.
-            seed: with an image's position in the data it determines its motions, the same for every
-                module.
             show_progress: show a progress bar.
+            max_shift: as a share of the image's sides (not in pixels); 1/8 by default.
+            max_angle: in radians; π by default.
+            border: what lies outside a grid: ``"reflect"`` (the default), ``"circular"`` or
+                ``"zero"``.
+            kernel: reads between pixels; see :class:`captum_lie.metrics.SincKernel`.
+            n_samples: motions per image; 4 by default.
+            seed: with an image's position in the data it determines its motions, the same for every
+                module; 0 by default.
 
         Returns:
             A result for each metric.
@@ -106,25 +103,19 @@ class LayerwiseSampledError:
         """
         names = [m.strip() for m in metrics.split(",")] if isinstance(metrics, str) else metrics
         for name in names:
-            one_of("metric", name, tuple(MOTIONS))
-        one_of("border", border, SINC_BORDERS)
-        check_samples(n_samples)
+            one_of("metric", name, METRICS)
+        how = Motions(**options)
+        motions = how.of(names)
         check_eval_mode(self.model)
-        options = MotionOptions(max_shift, max_angle, border, kernel)
-        motions = {name: MOTIONS[name](options) for name in names}
         parts: dict[str, list[SampledResult]] = {name: [] for name in names}
-        seen = 0
-        total = len(loader) if isinstance(loader, Sized) else None
-        for batch in progress(loader, "layers, sampled", total, show_progress):
-            images = to_model(self.model, images_of(batch))
+        for first, images, _ in over_batches(
+            self.model, loader, "layers, sampled", show_progress=show_progress
+        ):
             check_images(images)
-            index = torch.arange(seen, seen + len(images)).numpy()
-            draws = {name: uniform(f"layer_{name}", seed, index, (n_samples, 2)) for name in names}
+            index = np.arange(first, first + len(images))
+            draws = {name: how.draws(name, m.n_draws, index) for name, m in motions.items()}
             for name, result in self._measure(images, motions, draws, masked).items():
                 parts[name].append(result)
-            seen += len(images)
-        if not seen:
-            raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
         return [SampledResult.concatenate(parts[name]) for name in names]
 
     def _measure(
@@ -133,10 +124,10 @@ class LayerwiseSampledError:
         """All metrics of one batch, from one evaluation with every call repeated within it."""
         size = (images.shape[-2], images.shape[-1])
         trace = Trace(self.model, len(images), size, self.layouts)
-        found: dict[Call, dict[str, Tensor]] = {}
+        sums: dict[Call, dict[str, Tensor]] = {}
 
         def repeat(call: Call, arguments: list[Any], structure: pytree.TreeSpec) -> None:
-            found[call] = {
+            sums[call] = {
                 name: _errors(call, arguments, structure, motion, draws[name], masked)
                 for name, motion in motions.items()
             }
@@ -153,7 +144,7 @@ class LayerwiseSampledError:
         calls = [call for call in trace.calls if not call.constant]
         rows = rows_of(calls)
         return {
-            name: SampledResult(rows, name, *torch.stack([found[c][name] for c in calls], 1).cpu())
+            name: SampledResult(rows, name, *torch.stack([sums[c][name] for c in calls], 1).cpu())
             for name in motions
         }
 
@@ -207,11 +198,12 @@ def _errors(
     layouts = [b.layout for b in (*call.inputs, *call.outputs)]
     values = [b.value for b in (*call.inputs, *call.outputs)]
     grids = [layout.extent(x) for layout, x in zip(layouts, values, strict=True) if layout.moves]
+    grids = grids or [(1, 1)]  # nothing moves
     if not call.resolved or not motion.fits(grids):
         return torch.full((4, n), torch.nan, dtype=torch.float64)
     total = torch.zeros(4, n, dtype=torch.float64, device=values[0].device if values else None)
     for sample in range(draws.shape[1]):
-        move = motion.move(draws[:, sample], grids)
+        move = motion.move(motion.plan(draws[:, sample], grids), grids[0])
         leaves = list(arguments)
         for boundary in call.inputs:
             leaves[boundary.leaf], _ = moved(boundary.layout, leaves[boundary.leaf], move.act)

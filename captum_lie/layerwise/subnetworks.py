@@ -185,7 +185,7 @@ class SubnetworkEquivarianceError:
         check_overrides(model, self.layouts)
 
     @overload
-    def attribute(  # type: ignore[overload-overlap]
+    def attribute(  # type: ignore[overload-overlap]  # a name is a sequence of names, too
         self,
         inputs: Inputs,
         group: GroupLike = ...,
@@ -202,7 +202,7 @@ class SubnetworkEquivarianceError:
         internal_batch_size: int | None = ...,
     ) -> list[SubnetworkResult]: ...
 
-    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    @log_usage(part_of_slo=True)
     def attribute(
         self,
         inputs: Inputs,

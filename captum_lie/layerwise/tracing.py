@@ -152,7 +152,8 @@ class Trace:
     def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Record a call and copy its inputs."""
         if not self._should_record(name):
-            return _copied((args, kwargs), lambda _, x: x.clone())  # type: ignore[no-any-return]
+            args, kwargs = _copied((args, kwargs), lambda _, x: x.clone())
+            return args, kwargs
         parent = self._stack[-1] if self._stack else None
         call = Call(name, module, self._counts[name], parent)
         self._counts[name] += 1
@@ -160,9 +161,8 @@ class Trace:
         if parent is not None:
             parent.has_children = True
         self._stack.append(call)
-        return _copied(  # type: ignore[no-any-return]
-            (args, kwargs), lambda leaf, x: self._cross(call, "input", leaf, x)
-        )
+        args, kwargs = _copied((args, kwargs), lambda leaf, x: self._cross(call, "input", leaf, x))
+        return args, kwargs
 
     def leave(self, name: str, output: Any) -> Any:
         """Finish the call on top of the stack and copy its outputs."""
