@@ -15,8 +15,8 @@ def open_dataset(text: str) -> Any:
     """A data set of :func:`timm.data.create_dataset`, as PIL images with labels.
 
     Args:
-        text: ``[NAME][@ROOT][#SPLIT]``: ``torch/cifar10@/data#test``, ``hfds/USER/NAME#validation``,
-            ``tfds/NAME``; without a name a folder of one subfolder a class. Nothing is downloaded.
+        text: ``[NAME][@ROOT][#SPLIT]``: ``torch/cifar10@/data#test``, ``hfds/USER/NAME#validation``
+            or ``tfds/NAME``; without a name a folder of one subfolder a class. Nothing is downloaded.
 
     Raises:
         ValueError: timm knows no such data set, or does not find it.
@@ -38,7 +38,7 @@ def open_dataset(text: str) -> Any:
     if root is not None and not Path(root).exists():
         raise FileNotFoundError(f"There is no folder {root} (from {text}).")
     try:
-        dataset: Any = timm.data.create_dataset(  # type: ignore[no-untyped-call,attr-defined]
+        dataset: Any = timm.data.create_dataset(  # type: ignore[attr-defined]
             parts["name"], root=root, split=split, download=False
         )
     except Exception as error:  # of torchvision, datasets or tensorflow_datasets, whatever it is
