@@ -10,10 +10,11 @@ from torch import Tensor
 
 from captum_lie.attribution.control import agrees_with_forward_mode
 from captum_lie.core.captum_compat import ForwardFunc
-from captum_lie.core.derivative import OutputFn, OutputLayout, lie_derivatives
+from captum_lie.core.derivative import OutputFn, lie_derivatives
 from captum_lie.core.gram import gram_of
 from captum_lie.core.groups import OneParameterGroup
 from captum_lie.core.spectral_control import Control
+from captum_lie.layouts import Layout
 from captum_lie.results import LeeResult
 
 
@@ -26,7 +27,7 @@ def of_batch(
     *,
     reduce: Callable[[Tensor], Tensor],
     output_fn: OutputFn | None,
-    output_layout: OutputLayout,
+    output_layout: Layout,
     internal_batch_size: int | None,
 ) -> LeeResult:
     """LEE of each image, its control if known, and the Gram matrix of the fields, if any.

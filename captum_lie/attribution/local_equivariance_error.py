@@ -26,7 +26,6 @@ from captum_lie.core.captum_compat import (
 from captum_lie.core.chunks import Chunk, in_chunks
 from captum_lie.core.derivative import (
     OutputFn,
-    OutputLayout,
     bind,
     lie_derivatives,
 )
@@ -52,6 +51,7 @@ from captum_lie.core.validation import (
     one_of,
 )
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import TRIVIAL, OutputLayout, as_output_layout
 from captum_lie.results import LeeResult
 
 
@@ -67,8 +67,9 @@ class LocalEquivarianceError(GradientAttribution):
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
         norm: ``"l2"`` is Eq. 4, the mean square; ``"l1"`` the mean absolute value, which the
             paper's released end-to-end script reports.
-        output_layout: ``"trivial"`` for class scores; ``"image"`` for dense outputs
-            ``[N, K, H', W']`` that should move with the input (``score`` and ``gram`` only).
+        output_layout: :data:`captum_lie.layouts.TRIVIAL` for class scores;
+            :data:`~captum_lie.layouts.NCHW` for dense outputs ``[N, K, H', W']``, or another layout
+            with spatial axes, that should move with the input (``score`` and ``gram`` only).
 
     Example:
         >>> from captum_lie import LocalEquivarianceError
@@ -87,14 +88,13 @@ class LocalEquivarianceError(GradientAttribution):
         forward_func: ForwardFunc,
         output_fn: OutputFn | None = softmax,
         norm: Literal["l2", "l1"] = "l2",
-        output_layout: OutputLayout = "trivial",
+        output_layout: OutputLayout = TRIVIAL,
     ) -> None:
         super().__init__(forward_func)
         one_of("norm", norm, ("l2", "l1"))
-        one_of("output_layout", output_layout, ("trivial", "image"))
         self.output_fn = output_fn
         self.norm = norm
-        self.output_layout: OutputLayout = output_layout
+        self.output_layout = as_output_layout(output_layout)
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -126,10 +126,10 @@ class LocalEquivarianceError(GradientAttribution):
             TypeError, ValueError: images, group, layout or model mode are not usable.
             AssertionError: bad target (by Captum).
         """
-        if self.output_layout != "trivial":
+        if self.output_layout.moves:
             raise InvalidValueError(
                 "Pixel attributions sum to LEE only where the output has the trivial layout; "
-                f"got output_layout={self.output_layout!r}. Use score() for dense outputs."
+                f"got the output layout {self.output_layout}. Use score() for dense outputs."
             )
         xs = as_tuple(inputs)
         resolved = get_group(group)
@@ -265,7 +265,7 @@ class LocalEquivarianceError(GradientAttribution):
         n_probes: int,
         **options: Any,
     ) -> Control:
-        if self.output_layout != "trivial":
+        if self.output_layout.moves:
             raise InvalidValueError("Relative LEE is defined for the trivial output layout only.")
         check_n_probes(n_probes)
         return control(
@@ -315,7 +315,7 @@ class LocalEquivarianceError(GradientAttribution):
             groups,
             show_progress=show_progress,
             description=description,
-            relative=relative and self.output_layout == "trivial",
+            relative=relative and not self.output_layout.moves,
             n_probes=n_probes,
             seed=seed,
             internal_batch_size=internal_batch_size,

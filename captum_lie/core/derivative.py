@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,88 +11,35 @@ from torch import Tensor
 from captum_lie.core.autodiff import pushforward
 from captum_lie.core.captum_compat import (
     ForwardFunc,
-    Inputs,
     TargetType,
-    as_tuple,
     run_forward,
     select_targets,
 )
 from captum_lie.core.chunks import Chunk, in_chunks
 from captum_lie.core.groups import (
     Affine,
-    GroupLike,
     OneParameterGroup,
     SpatialGroup,
-    get_groups,
-    is_single,
 )
 from captum_lie.core.validation import (
     check_eval_mode,
     check_inputs,
     check_internal_batch_size,
     check_output,
-    one_of,
 )
 
-OutputLayout = Literal["trivial", "image"]
 OutputFn = Callable[[Tensor], Tensor]
 
 
-def lie_derivative(
-    forward_func: ForwardFunc,
-    inputs: Inputs,
-    group: GroupLike | Sequence[GroupLike] = "translation_x",
-    *,
-    target: TargetType = None,
-    additional_forward_args: object = None,
-    output_layout: OutputLayout = "trivial",
-    internal_batch_size: int | None = None,
-) -> Tensor:
-    """Lie derivative ``L f(x) = J_f(x) ξ_in(x) - ξ_out(f(x))``, no sampling.
+class Representation(Protocol):
+    """How a group acts on an output that moves: a :class:`captum_lie.layouts.Layout`, say."""
 
-    Gruver et al., arXiv 2210.02984, Eq. 3. One forward-mode evaluation serves all groups: spatial
-    groups are combinations of at most six tangents, one for each basis field of aff(2).
+    @property
+    def moves(self) -> bool:
+        """Whether it acts at all."""
 
-    Args:
-        forward_func: the model, or any callable of tensors that returns one tensor ``[N, ...]``.
-        inputs: images ``[N, C, H, W]``, or a tuple of them that are transformed together.
-        group: a group or its name, or a sequence of them.
-        target: output index as anywhere in Captum; by default the whole output.
-        additional_forward_args: passed on after the inputs, not differentiated.
-        output_layout: ``"trivial"`` if outputs should stay put (class scores), ``"image"`` if the
-            output is ``[N, K, H', W']`` and should move with the input.
-        internal_batch_size: at most so many examples × tangents at a time; by default as many as
-            run fast and fit the memory.
-
-    Returns:
-        ``[N, ...]`` like the output, for a sequence of G groups ``[G, N, ...]``. Units: output per
-        unit of the group's parameter.
-
-    Raises:
-        TypeError, ValueError: images, groups, layout or model mode are not usable.
-        AssertionError: bad target (by Captum).
-
-    Example:
-        >>> x = torch.rand(2, 3, 8, 8)
-        >>> lie_derivative(lambda x: x.mean((2, 3)), x, ["rotation", "brightness"]).shape
-        torch.Size([2, 2, 3])
-    """
-    single = is_single(group)
-    derivative = torch.cat(
-        list(
-            lie_derivatives(
-                forward_func,
-                as_tuple(inputs),
-                get_groups(group),
-                target=target,
-                args=additional_forward_args,
-                output_layout=output_layout,
-                internal_batch_size=internal_batch_size,
-            )
-        ),
-        dim=1,
-    )
-    return derivative[0] if single else derivative
+    def generator(self, group: OneParameterGroup, x: Tensor) -> Tensor:
+        """The tangent ``ξ_out(x)``, shaped like the output ``x``."""
 
 
 def lie_derivatives(
@@ -103,11 +50,19 @@ def lie_derivatives(
     output_fn: OutputFn | None = None,
     target: TargetType = None,
     args: object = None,
-    output_layout: OutputLayout = "trivial",
+    output_layout: Representation | None = None,
     internal_batch_size: int | None = None,
 ) -> Iterator[Tensor]:
-    """:func:`lie_derivative` as a stream over examples: chunks ``[G, n, ...]``."""
-    one_of("output_layout", output_layout, ("trivial", "image"))
+    """Lie derivatives ``L f(x) = J_f(x) ξ_in(x) - ξ_out(f(x))`` as a stream over examples.
+
+    One forward-mode evaluation serves all groups (see :func:`captum_lie.lie_derivative`).
+
+    Args:
+        output_layout: how the output moves; None if it should stay put.
+
+    Yields:
+        Chunks ``[G, n, ...]``.
+    """
     basis, mixing = tangent_basis(groups)
 
     def generators(xs: tuple[Tensor, ...], _first: int) -> tuple[Tensor, ...]:
@@ -123,10 +78,11 @@ def lie_derivatives(
         args=args,
         internal_batch_size=internal_batch_size,
     ):
-        if output_layout == "image":
+        if output_layout is not None and output_layout.moves:
             with torch.no_grad():
                 output = function(*xs)
-            derivative = derivative - torch.stack([g.generator(output) for g in basis])
+                motion = torch.stack([output_layout.generator(g, output) for g in basis])
+            derivative = derivative - motion
         if mixing is not None:
             mixing = mixing.to(derivative)
             derivative = torch.tensordot(mixing, derivative, dims=1)

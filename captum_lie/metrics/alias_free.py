@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn
 from captum_lie.core.outputs import softmax
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import TRIVIAL, OutputLayout, as_output_layout
 from captum_lie.metrics.motion import Motion, Options, Parameters, Size, measure_motion
 from captum_lie.metrics.shifts import integer_shift
 from captum_lie.metrics.sinc import (
@@ -32,7 +33,7 @@ def eq_t(
     max_shift: float = 0.125,
     border: SincBorder = "zero",
     output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
+    output_layout: OutputLayout = TRIVIAL,
     margin: int = 0,
     data_range: float = 1.0,
     n_samples: int = 10,
@@ -54,10 +55,11 @@ def eq_t(
         border: what lies outside the image: ``"zero"`` (as in both papers), ``"reflect"`` or
             ``"circular"``.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` if the output should move with the input. Shifts are then
-            multiples of the model's stride, so that they are whole pixels of the output, too.
-        margin: output pixels beside the border that do not count, for ``"image"``: half the
-            model's receptive field and ``max_shift`` keep the border rule out of the number.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes if the
+            output should move with the input. Shifts are then multiples of the model's stride, so
+            that they are whole pixels of the output, too; prefix tokens do not count.
+        margin: output pixels beside the border that do not count, of outputs that move: half
+            the model's receptive field and ``max_shift`` keep the border rule out of the number.
         data_range: largest minus smallest possible output, for ``.psnr``; 2 for images in [-1, 1].
         n_samples: shifts per image.
         seed: with an image's position in the data it determines its shifts.
@@ -103,7 +105,7 @@ def eq_t(
         Options(
             border,
             output_fn,
-            output_layout,
+            as_output_layout(output_layout),
             margin,
             data_range,
             n_samples,
@@ -122,7 +124,7 @@ def eq_t_frac(
     border: SincBorder = "zero",
     kernel: SincKernel = DEFAULT_KERNEL,
     output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
+    output_layout: OutputLayout = TRIVIAL,
     margin: int = 0,
     data_range: float = 1.0,
     n_samples: int = 10,
@@ -140,8 +142,9 @@ def eq_t_frac(
         model, images, and the rest: as for :func:`eq_t`.
 
     Example:
+        >>> from captum_lie.layouts import NCHW
         >>> x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
-        >>> eq_t_frac(lambda x: x, x, output_fn=None, output_layout="image").psnr > 200
+        >>> eq_t_frac(lambda x: x, x, output_fn=None, output_layout=NCHW).psnr > 200
         True
     """
 
@@ -160,7 +163,7 @@ def eq_t_frac(
         Options(
             border,
             output_fn,
-            output_layout,
+            as_output_layout(output_layout),
             margin,
             data_range,
             n_samples,
@@ -179,7 +182,7 @@ def eq_r(
     border: SincBorder = "zero",
     kernel: SincKernel = DEFAULT_KERNEL,
     output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
+    output_layout: OutputLayout = TRIVIAL,
     margin: int = 0,
     data_range: float = 1.0,
     n_samples: int = 10,
@@ -222,7 +225,7 @@ def eq_r(
         Options(
             border,
             output_fn,
-            output_layout,
+            as_output_layout(output_layout),
             margin,
             data_range,
             n_samples,

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn
 from captum_lie.core.outputs import softmax
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import TRIVIAL, OutputLayout, as_output_layout
 from captum_lie.metrics.streaming import (
     Images,
     Model,
@@ -41,7 +42,7 @@ def discrete_group_error(
     elements: Sequence[str] = ELEMENTS,
     *,
     output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
+    output_layout: OutputLayout = TRIVIAL,
     batch_size: int = 32,
     show_progress: bool = False,
 ) -> MetricTable:
@@ -57,7 +58,8 @@ def discrete_group_error(
         elements: any of ``"flip_x"`` (left to right), ``"flip_y"``, ``"rot90"``, ``"rot180"``,
             ``"rot270"``.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` for outputs that should move with the input.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input.
         batch_size: images per call of the model.
         show_progress: show a progress bar.
 
@@ -75,11 +77,16 @@ def discrete_group_error(
         >>> error["flip_x"].value < 1e-12
         True
     """
-    one_of("output_layout", output_layout, ("trivial", "image"))
+    layout = as_output_layout(output_layout)
     if not elements:
         raise InvalidValueError(f"No element given. Name at least one of {', '.join(ELEMENTS)}.")
     for element in elements:
         one_of("element", element, ELEMENTS)
+        if layout.grid and len(set(layout.grid)) > 1 and element in ("rot90", "rot270"):
+            raise InvalidValueError(
+                f"{element} exchanges the sides of the output's grid, of which {layout} has only "
+                "one way round. Leave quarter turns out, or pass square images."
+            )
     errors: dict[str, list[Tensor]] = {element: [] for element in elements}
     index: list[Array] = []
     for block in blocks(
@@ -98,14 +105,14 @@ def discrete_group_error(
                 return forth(x)
 
             def undo(output: Tensor, _sample: int, back: _Action = back) -> Tensor:
-                return back(output)
+                return layout.transform(output, back)
 
             change = squared_change(
                 model,
                 block,
                 1,
                 act,
-                undo=undo if output_layout == "image" else None,
+                undo=undo if layout.moves else None,
                 output_fn=output_fn,
                 reference=reference,
                 batch_size=batch_size,
@@ -120,7 +127,7 @@ def discrete_group_error(
                 unit="mean square of the output",
                 border="none",
                 index=np.concatenate(index),
-                parameters={"output_layout": output_layout},
+                parameters={"output_layout": str(layout)},
             )
             for element in elements
         ]

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn
 from captum_lie.core.groups import Groups, OneParameterGroup, SpatialGroup, get_groups
 from captum_lie.core.outputs import softmax
 from captum_lie.core.resampling import Border, Interpolation
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import TRIVIAL, OutputLayout, as_output_layout
 from captum_lie.metrics.streaming import (
     Block,
     Images,
@@ -49,7 +50,7 @@ def finite_difference_lee(
     interpolation: Interpolation = "bilinear",
     border: Border | None = None,
     output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
+    output_layout: OutputLayout = TRIVIAL,
     precision: float | None = None,
     batch_size: int = 32,
     show_progress: bool = False,
@@ -68,7 +69,8 @@ def finite_difference_lee(
             be smooth: ``"central"`` or ``"fourier"``.
         interpolation, border: for groups given by name, as in :func:`captum_lie.get_groups`.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` for outputs that should move with the input.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input.
         precision: relative rounding error of the model's output, from which the steps follow; by
             default that of its data type. Pass a larger one for a quantised model.
         batch_size: images per call of the model.
@@ -98,7 +100,7 @@ def finite_difference_lee(
         True
     """
     one_of("path", path, ("generator", "act"))
-    one_of("output_layout", output_layout, ("trivial", "image"))
+    layout = as_output_layout(output_layout)
     if precision is not None and not 0 < precision < 1:
         raise InvalidValueError(f"precision must lie between 0 and 1; got {precision}.")
     resolved = get_groups(groups, interpolation=interpolation, border=border)
@@ -120,7 +122,7 @@ def finite_difference_lee(
         index.append(block.index)
         for i, group in enumerate(resolved):
             steps, responses = _responses(model, block, group, path, eps, output_fn, batch_size)
-            still = group.generator(reference) if output_layout == "image" else None
+            still = layout.generator(group, reference) if layout.moves else None
             lee, bar = _estimate(steps, responses, reference, eps, still)
             values[i].append(lee.numpy())
             bars[i].append(bar.numpy())
@@ -137,7 +139,7 @@ def finite_difference_lee(
                     "group": group.name,
                     "interpolation": group.rule[0] if isinstance(group, SpatialGroup) else "none",
                     "path": path,
-                    "output_layout": output_layout,
+                    "output_layout": str(layout),
                 },
                 numerical_error=np.concatenate(bars[i]),
             )

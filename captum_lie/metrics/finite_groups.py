@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn
 from captum_lie.core.groups import (
     Brightness,
     OneParameterGroup,
@@ -20,8 +20,8 @@ from captum_lie.core.groups import (
     Stretch,
     Translation,
 )
-from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import Layout
 from captum_lie.metrics.streaming import (
     Images,
     Model,
@@ -67,11 +67,10 @@ def group_errors(
     draw: Callable[[OneParameterGroup, Array], Array],
     *,
     output_fn: OutputFn | None,
-    output_layout: OutputLayout,
+    output_layout: Layout,
     batch_size: int,
     show_progress: bool,
 ) -> list[GroupErrors]:
-    one_of("output_layout", output_layout, ("trivial", "image"))
     errors: list[list[Array]] = [[] for _ in groups]
     drawn: list[list[Array]] = [[] for _ in groups]
     index: list[Array] = []
@@ -102,14 +101,15 @@ def group_errors(
             def undo(
                 output: Tensor, sample: int, group: OneParameterGroup = group, t: Array = t
             ) -> Tensor:
-                return group.act(output, torch.from_numpy(_inverse(group, t[:, sample])))
+                back = torch.from_numpy(_inverse(group, t[:, sample]))
+                return output_layout.transform(output, lambda image: group.act(image, back))
 
             change = squared_change(
                 model,
                 block,
                 natural.shape[1],
                 act,
-                undo=undo if output_layout == "image" else None,
+                undo=undo if output_layout.moves else None,
                 output_fn=output_fn,
                 reference=reference,
                 batch_size=batch_size,

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn
 from captum_lie.core.groups import GroupLike, Groups, OneParameterGroup, get_groups
 from captum_lie.core.outputs import softmax
 from captum_lie.core.resampling import Border, Interpolation
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import TRIVIAL, OutputLayout, as_output_layout
 from captum_lie.metrics.finite_groups import (
     border_of,
     group_errors,
@@ -32,7 +33,7 @@ def group_sample_error(
     interpolation: Interpolation = "central",
     border: Border | None = None,
     output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
+    output_layout: OutputLayout = TRIVIAL,
     n_samples: int = 10,
     seed: int = 0,
     batch_size: int = 32,
@@ -53,8 +54,8 @@ def group_sample_error(
             or by name. By default 2 px for translations, π/16 rad for rotation, 1/16 for the rest.
         interpolation, border: for groups given by name, as in :func:`captum_lie.get_groups`.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` for outputs that should move with the input; otherwise they
-            should stay as they are.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input; otherwise they should stay as they are.
         n_samples: transformations per image and group.
         seed: with an image's position in the data it determines its transformations.
         batch_size: images per call of the model.
@@ -77,6 +78,7 @@ def group_sample_error(
         True
     """
     check_samples(n_samples)
+    layout = as_output_layout(output_layout)
     resolved = get_groups(groups, interpolation=interpolation, border=border)
     radii = {g.name: radius_of(radius, g) for g in resolved}
 
@@ -90,7 +92,7 @@ def group_sample_error(
         resolved,
         draw,
         output_fn=output_fn,
-        output_layout=output_layout,
+        output_layout=layout,
         batch_size=batch_size,
         show_progress=show_progress,
     )
@@ -108,7 +110,7 @@ def group_sample_error(
                     "interpolation": interpolation_of(m.group),
                     "radius": radii[m.group.name],
                     "radius_unit": m.unit,
-                    "output_layout": output_layout,
+                    "output_layout": str(layout),
                     "n_samples": n_samples,
                     "seed": seed,
                 },
@@ -128,7 +130,7 @@ def group_error_curve(
     interpolation: Interpolation = "central",
     border: Border | None = None,
     output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
+    output_layout: OutputLayout = TRIVIAL,
     batch_size: int = 32,
     show_progress: bool = False,
 ) -> MetricTable:
@@ -160,6 +162,7 @@ def group_error_curve(
         >>> bool(curve.to_dataframe()["error_over_t2"].round(6).nunique() == 1)
         True
     """
+    layout = as_output_layout(output_layout)
     (resolved,) = get_groups([group], interpolation=interpolation, border=border)
     default = np.geomspace(0.01, 4, 10) * radius_of(None, resolved)
     sizes = default if t is None else np.array([float(value) for value in t])
@@ -178,7 +181,7 @@ def group_error_curve(
         [resolved],
         both_signs,
         output_fn=output_fn,
-        output_layout=output_layout,
+        output_layout=layout,
         batch_size=batch_size,
         show_progress=show_progress,
     )
@@ -198,7 +201,7 @@ def group_error_curve(
                     "t": float(size),
                     "t_unit": m.unit,
                     "error_over_t2": float(errors[:, i].mean() / (size * m.scale) ** 2),
-                    "output_layout": output_layout,
+                    "output_layout": str(layout),
                 },
             )
             for i, size in enumerate(sizes)

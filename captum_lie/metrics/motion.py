@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import Layout
 from captum_lie.metrics.sinc import SINC_BORDERS, SincBorder
 from captum_lie.metrics.streaming import (
     Images,
@@ -51,7 +52,7 @@ class Motion:
 class Options:
     border: SincBorder
     output_fn: OutputFn | None
-    output_layout: OutputLayout
+    output_layout: Layout
     margin: int
     data_range: float
     n_samples: int
@@ -61,7 +62,6 @@ class Options:
 
     def __post_init__(self) -> None:
         one_of("border", self.border, SINC_BORDERS)
-        one_of("output_layout", self.output_layout, ("trivial", "image"))
         check_samples(self.n_samples)
         if self.data_range <= 0:
             raise InvalidValueError(f"data_range must be positive; got {self.data_range}.")
@@ -82,14 +82,17 @@ def measure_motion(motion: Motion, model: Model, images: Images, options: Option
     ):
         reference = apply_output_fn(options.output_fn, call(model, block.images))
         size = _size(block.images)
-        out = _output_size(reference) if options.output_layout == "image" else size
+        out = size
+        if options.output_layout.moves:
+            reference = _image(options.output_layout, reference)
+            out = _size(reference)
         draws = uniform(motion.name, options.seed, block.index, (options.n_samples, motion.n_draws))
         p = motion.plan(draws, size, out)
 
         def move(x: Tensor, example: Array, sample: Array, p: Parameters = p) -> Tensor:
             return motion.act(x, {k: v[example, sample] for k, v in p.items()}, (1, 1))[0]
 
-        if options.output_layout == "trivial":
+        if not options.output_layout.moves:
             error = squared_change(
                 model,
                 block,
@@ -113,7 +116,7 @@ def measure_motion(motion: Motion, model: Model, images: Images, options: Option
         index=np.concatenate(index),
         parameters={
             **motion.parameters,
-            "output_layout": options.output_layout,
+            "output_layout": str(options.output_layout),
             "margin": options.margin,
             "data_range": options.data_range,
             "n_samples": options.n_samples,
@@ -139,7 +142,7 @@ def _dense_error(
     squares = torch.zeros(len(reference), dtype=torch.float64)
     valid = torch.zeros_like(squares)
     for sample, raw in enumerate(moved):
-        output = apply_output_fn(options.output_fn, raw)
+        output = _image(options.output_layout, apply_output_fn(options.output_fn, raw))
         parameters = {k: v[:, sample] for k, v in p.items()}
         expected, mask = motion.act(reference, parameters, (height / size[0], width / size[1]))
         mask = mask & interior
@@ -160,10 +163,11 @@ def _size(x: Tensor) -> Size:
     return x.shape[-2], x.shape[-1]
 
 
-def _output_size(output: Tensor) -> Size:
-    if output.ndim != 4:
+def _image(layout: Layout, output: Tensor) -> Tensor:
+    """The part of an output that moves, ``[N, K, h, w]``."""
+    if not layout.fits(output):
         raise InvalidValueError(
-            "output_layout='image' needs outputs [N, K, H', W']; "
-            f"got shape {tuple(output.shape)}. Use output_layout='trivial' for class scores."
+            f"Outputs must have the layout {layout}; got shape {tuple(output.shape)}. Class scores "
+            "have the trivial layout: output_layout=captum_lie.layouts.TRIVIAL."
         )
-    return _size(output)
+    return layout.to_image(output)
