@@ -16,7 +16,7 @@ def open_dataset(text: str) -> Any:
 
     Args:
         text: ``[NAME][@ROOT][#SPLIT]``: ``torch/cifar10@/data#test``, ``hfds/USER/NAME#validation``
-            or ``tfds/NAME``; without a name a folder of one subfolder a class. Nothing is downloaded.
+            or ``tfds/NAME``; without a name a folder of one subfolder a class. It must be there.
 
     Raises:
         ValueError: timm knows no such data set, or does not find it.

@@ -27,7 +27,6 @@ from captum_lie.core.chunks import Chunk, in_chunks
 from captum_lie.core.derivative import (
     ModelFunction,
     OutputFn,
-    OutputLayout,
     bind,
     lie_derivatives,
 )
@@ -47,6 +46,7 @@ from captum_lie.core.probes import Probes
 from captum_lie.core.resampling import Border, Interpolation
 from captum_lie.core.validation import check_inputs, check_internal_batch_size, one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import TRIVIAL, OutputLayout, as_output_layout
 from captum_lie.results import LeeResult
 
 if TYPE_CHECKING:
@@ -85,14 +85,13 @@ class LocalEquivarianceError(GradientAttribution):
         forward_func: ForwardFunc,
         output_fn: OutputFn | None = softmax,
         norm: NormName = "l2",
-        output_layout: OutputLayout = "trivial",
+        output_layout: OutputLayout = TRIVIAL,
     ) -> None:
         super().__init__(forward_func)
         one_of("norm", norm, tuple(NORMS))
         self.output_fn = output_fn
         self.norm = norm
-        self.output_layout: OutputLayout = output_layout
-        self._function()  # says what is wrong with the layout
+        self.output_layout = as_output_layout(output_layout)
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -124,10 +123,10 @@ class LocalEquivarianceError(GradientAttribution):
             TypeError, ValueError: images, group, layout or model mode are not usable.
             AssertionError: bad target (by Captum).
         """
-        if self.output_layout != "trivial":
+        if self.output_layout.moves:
             raise InvalidValueError(
                 "Pixel attributions sum to LEE only where the output has the trivial layout; "
-                f"got output_layout={self.output_layout!r}. Use score() for dense outputs."
+                f"got output_layout={self.output_layout}. Use score() for dense outputs."
             )
         xs = as_tuple(inputs)
         resolved = get_group(group)
@@ -269,7 +268,7 @@ class LocalEquivarianceError(GradientAttribution):
         Raises:
             ValueError: no images.
         """
-        if self.output_layout != "trivial":
+        if self.output_layout.moves:
             options["relative"] = False
         return self.collect(loader, groups, **options).to_dataframe()
 

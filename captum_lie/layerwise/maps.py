@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from captum_lie.core.derivative import OutputFn, lie_derivative
+from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives
 from captum_lie.core.groups import GroupLike, get_group
 from captum_lie.core.outputs import softmax
 from captum_lie.core.validation import one_of
@@ -56,7 +56,7 @@ def layer_maps(
         one_of("module", name, [n for n in known if n])
     resolved = get_group(group)
     scores = nn.Sequential(model) if output_fn is None else _Then(model, output_fn)
-    direction = lie_derivative(scores, images, resolved)
+    direction = torch.cat(list(lie_derivatives(ModelFunction(scores), (images,), [resolved])), 1)[0]
     root = _Along(scores, direction / direction[0].numel())
     inner = "model.0." if output_fn is None else "model.model."
     terms = call_terms(

@@ -113,7 +113,7 @@ class SubnetworkResult:
         ``…_stderr`` beside it (NaN for one example).
         """
         described = ["module", "type", "kind", "call", "depth", "is_leaf", "output_layout"]
-        table = pd.DataFrame([vars(row) for row in self.rows])[described]
+        table = pd.DataFrame([row.printed() for row in self.rows])[described]
         table["dim"] = self.dims.long().numpy()
         for name in MEASURES:
             values: Tensor = getattr(self, name)

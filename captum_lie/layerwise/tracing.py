@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.layouts import NCHW, TRIVIAL, UNKNOWN, Evidence, Layout, infer
+from captum_lie.layouts import NCHW, TRIVIAL, UNKNOWN, Evidence, Layout, infer, passes_on
 
 Side = Literal["input", "output"]
 
@@ -75,9 +75,7 @@ class Call:
     @property
     def idle(self) -> bool:
         """Whether the module passes its input on as it is, so that it contributes exactly zero."""
-        return isinstance(self.module, nn.Identity | nn.modules.dropout._DropoutNd) or (
-            type(self.module).__name__ == "DropPath"  # stochastic depth, in evaluation mode
-        )
+        return passes_on(self.module)
 
     @property
     def constant(self) -> bool:
@@ -129,7 +127,7 @@ def check_whole(layouts: Overrides) -> None:
                 f"The {what} of the model itself has the layout {fixed}, which cannot be changed; "
                 f"got {layout} for ''. If the output is an image that should move with the input, "
                 "let the model end in a mean over its pixels, or measure it as a whole with "
-                "LocalEquivarianceError(model, output_layout='image').score."
+                "LocalEquivarianceError(model, output_layout=captum_lie.layouts.NCHW).score."
             )
 
 
@@ -184,9 +182,9 @@ class Trace:
         boundary = Boundary(x, copy, layout, (x._version, copy._version), leaf)
         (call.inputs if side == "input" else call.outputs).append(boundary)
         self._layouts[id(copy)] = layout
-        if layout.moves and layout.regrouping is None:  # windows of one shape may be shifted
+        if layout.moves and layout.kind != "regrouped":  # windows of one shape may be shifted
             self._by_shape[tuple(x.shape)] = layout
-        if layout.grid is not None and layout.regrouping is None:
+        if layout.grid is not None and layout.kind != "regrouped":
             self._grids[layout.prefix, layout.grid] = None
         if self.on_boundary is not None:
             self.on_boundary(call, side, boundary)
