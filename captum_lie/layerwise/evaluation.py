@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_lie.core.autodiff import differentiable
+from captum_lie.core.autodiff import differentiable, unhooked
 from captum_lie.core.memory import lazy_clone
 from captum_lie.layerwise.hooks import Leaves, frozen, hooked
 from captum_lie.layerwise.placing import Placing
@@ -115,18 +115,19 @@ class Evaluation:
 
     def _cross(self, call: Call, side: Side, leaves: Leaves) -> list[Any] | None:
         changed: list[Any] | None = None
-        for leaf, x in enumerate(leaves.values):
-            if not depends(x):
-                continue
-            layout = self._placing.layout(call, side, x)
-            copy = lazy_clone(x)
-            boundary = Boundary(x, copy, layout, (x._version, copy._version), leaf)
-            call.side(side).append(boundary)
-            self._placing.note(boundary)
-            if self._on_boundary is not None:
-                self._on_boundary(call, side, boundary)
-            changed = changed or list(leaves.values)
-            changed[leaf] = copy
+        with unhooked():
+            for leaf, x in enumerate(leaves.values):
+                if not depends(x):
+                    continue
+                layout = self._placing.layout(call, side, x)
+                copy = lazy_clone(x)
+                boundary = Boundary(x, copy, layout, (x._version, copy._version), leaf)
+                call.side(side).append(boundary)
+                self._placing.note(boundary)
+                if self._on_boundary is not None:
+                    self._on_boundary(call, side, boundary)
+                changed = changed or list(leaves.values)
+                changed[leaf] = copy
         return changed
 
 

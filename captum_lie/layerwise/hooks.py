@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -17,7 +17,7 @@ class Leaves:
 
     Attributes:
         values: tensors and everything else.
-        structure: None for a single leaf.
+        structure: how :meth:`rebuilt` puts them together.
 
     Example:
         >>> both = Leaves.of(([1, 2], {"three": 3}))
@@ -26,19 +26,28 @@ class Leaves:
     """
 
     values: list[Any]
-    structure: pytree.TreeSpec | None
+    structure: pytree.TreeSpec | Literal["tensor", "one argument"]
 
     @classmethod
     def of(cls, tree: Any) -> Leaves:
         if isinstance(tree, Tensor):  # what most modules return: nothing to take apart
-            return cls([tree], None)
+            return cls([tree], "tensor")
         return cls(*pytree.tree_flatten(tree))
+
+    @classmethod
+    def of_arguments(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Leaves:
+        """The leaves of ``(args, kwargs)``."""
+        if len(args) == 1 and isinstance(args[0], Tensor) and not kwargs:  # again, most
+            return cls([args[0]], "one argument")
+        return cls.of((args, kwargs))
 
     def rebuilt(self, values: list[Any]) -> Any:
         """The same structure of other leaves."""
-        return (
-            values[0] if self.structure is None else pytree.tree_unflatten(values, self.structure)
-        )
+        if self.structure == "tensor":
+            return values[0]
+        if self.structure == "one argument":
+            return (values[0],), {}
+        return pytree.tree_unflatten(values, self.structure)
 
 
 #: ``(name, module, leaves of (args, kwargs))`` to the leaves that go on; None for the same.
@@ -63,7 +72,7 @@ def _hooks(name: str, enter: Enter, leave: Leave) -> tuple[Callable[..., Any], C
     """The two hooks of one module."""
 
     def entering(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        leaves = Leaves.of((args, kwargs))
+        leaves = Leaves.of_arguments(args, kwargs)
         changed = enter(name, module, leaves)
         return None if changed is None else leaves.rebuilt(changed)
 
