@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_lie.core.autodiff import unhooked
 from captum_lie.core.derivative import OutputFn, bind
 from captum_lie.core.groups import OneParameterGroup
-from captum_lie.core.pairing import pairings
+from captum_lie.core.pairing import Pairing, PairingQueue
 from captum_lie.layerwise.evaluation import Evaluation, evaluated, leaves_of
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side
 
@@ -28,7 +28,7 @@ class _Latest:
 
     boundary: Boundary
     gradient: Tensor
-    flux: Tensor
+    flux: Pairing
 
     def continues(self, before: Boundary, gradient: Tensor) -> bool:
         """Whether this tensor is what came out of the boundary before, with the same gradient.
@@ -72,7 +72,8 @@ class Recording:
         self._modules = modules
         self._hooks = hooks
         self._groups: Sequence[OneParameterGroup] = ()
-        self._fluxes: dict[tuple[Call, Side], Tensor] = {}
+        self._queue = PairingQueue(())
+        self._fluxes: dict[tuple[Call, Side], list[Pairing]] = {}
         self._latest: _Latest | None = None
         self._tangents: dict[Boundary, list[Tensor]] | None = None
 
@@ -105,35 +106,38 @@ class Recording:
         """
         if list(groups) != list(self._groups):
             self._tangents = None
-        self._groups, self._fluxes, self._latest = groups, {}, None
+        self._groups, self._queue = groups, PairingQueue(groups)
+        self._fluxes, self._latest = {}, None
         if self.output.requires_grad:
             torch.autograd.grad(
                 self.output, self._leaves, cotangent, retain_graph=True, allow_unused=True
             )
         self._latest = None
-        zero = torch.zeros(
-            len(groups), len(self.output), dtype=torch.float64, device=self.output.device
-        )
-        rows = []
-        for call in self.calls:
-            entering = self._fluxes.get((call, "input"), zero)
-            leaving = self._fluxes.get((call, "output"), zero)
-            if call.idle:
-                rows.append(zero)
-            else:
-                rows.append(entering - leaving if call.resolved else zero * torch.nan)
-        return torch.stack(rows)
+        with torch.no_grad(), unhooked():
+            self._queue.finish()
+            return torch.stack([self._contribution(call) for call in self.calls])
+
+    def _contribution(self, call: Call) -> Tensor:
+        """What flows into a call minus what flows out of it, ``[G, N]``."""
+        output = self.output
+        total = output.new_zeros(len(self._groups), len(output), dtype=torch.float64)
+        if not call.resolved:
+            return total.fill_(torch.nan)
+        for flux in self._fluxes.get((call, "input"), ()):
+            total += flux.value
+        for flux in self._fluxes.get((call, "output"), ()):
+            total -= flux.value
+        return total
 
     def watch(self, call: Call, side: Side, boundary: Boundary) -> None:
         """Collect the flux at a boundary whenever a gradient arrives there."""
         if not boundary.layout.moves or call.idle or not self._is_chosen(call):
             return
-        key = (call, side)
 
         def arrive(gradient: Tensor) -> None:
             with torch.no_grad(), unhooked():
                 flux = self._flux(boundary, gradient)
-                self._fluxes[key] = self._fluxes[key] + flux if key in self._fluxes else flux
+            self._fluxes.setdefault((call, side), []).append(flux)
 
         # On leaving they must go: a tensor, its graph, this hook and its boundary hold each other,
         # and the garbage collector cannot see through the graph.
@@ -142,17 +146,18 @@ class Recording:
     def _is_chosen(self, call: Call) -> bool:
         return self._modules is None or call.parent is None or call.name in self._modules
 
-    def _flux(self, boundary: Boundary, gradient: Tensor) -> Tensor:
-        """``⟨g, ξ(x)⟩`` at a boundary, ``[G, N]``; remembered for a boundary just before it."""
+    def _flux(self, boundary: Boundary, gradient: Tensor) -> Pairing:
+        """``⟨g, ξ(x)⟩`` at a boundary; remembered for a boundary just before it."""
         if self._latest is not None and self._latest.continues(boundary, gradient):
             flux = self._latest.flux
         elif self._tangents is None:
             layout, x = boundary.layout, boundary.value
-            flux = pairings(self._groups, layout.to_image(gradient), layout.to_image(x))
+            flux = self._queue.put(layout.to_image(gradient), layout.to_image(x))
         else:
             n = boundary.layout.examples(gradient)
             products = [gradient * tangent for tangent in self._kept(boundary)]
-            flux = torch.stack([p.reshape(n, -1).sum(1, dtype=torch.float64) for p in products])
+            sums = [p.reshape(n, -1).sum(1, dtype=torch.float64) for p in products]
+            flux = Pairing(torch.stack(sums))
         self._latest = _Latest(boundary, gradient, flux)
         return flux
 
