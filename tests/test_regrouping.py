@@ -47,8 +47,8 @@ def order(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("layout", ORDERS, ids=str)
 def test_there_and_back(layout: Layout) -> None:
     image = torch.randn(2, 6, 8, 12)
-    assert layout.regrouping is not None
-    like = torch.empty(SHAPES[layout.regrouping.pattern])
+    assert layout.pattern is not None
+    like = torch.empty(SHAPES[layout.pattern.axes])
     x = layout.from_image(image, like)
     assert x.shape == like.shape
     assert torch.equal(layout.to_image(x), image)

@@ -51,7 +51,7 @@ def control(
     Raises:
         ValueError: the output moves with the images.
     """
-    if function.output_layout != "trivial":
+    if function.moving is not None:
         raise InvalidValueError("Relative LEE is defined for the trivial output layout only.")
     check_inputs(inputs)
     check_internal_batch_size(internal_batch_size)

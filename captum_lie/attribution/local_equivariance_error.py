@@ -28,7 +28,7 @@ from captum_lie.core.captum_compat import (
     log_usage,
     sum_per_example,
 )
-from captum_lie.core.derivative import ModelFunction, OutputFn, OutputLayout, lie_derivatives
+from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives
 from captum_lie.core.gram import PrincipalDirections, grams_of, principal_directions
 from captum_lie.core.groups import (
     DEFAULT_GROUP,
@@ -43,6 +43,7 @@ from captum_lie.core.probes import Probes
 from captum_lie.core.resampling import Border, Interpolation
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import TRIVIAL, OutputLayout, as_output_layout
 from captum_lie.results import LeeResult
 
 if TYPE_CHECKING:
@@ -90,14 +91,13 @@ class LocalEquivarianceError(GradientAttribution):
         forward_func: ForwardFunc,
         output_fn: OutputFn | None = softmax,
         norm: NormName = "l2",
-        output_layout: OutputLayout = "trivial",
+        output_layout: OutputLayout = TRIVIAL,
     ) -> None:
         super().__init__(forward_func)
         one_of("norm", norm, tuple(NORMS))
         self.output_fn = output_fn
         self.norm = norm
-        self.output_layout: OutputLayout = output_layout
-        self._function()  # says what is wrong with the layout
+        self.output_layout = as_output_layout(output_layout)
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -129,10 +129,10 @@ class LocalEquivarianceError(GradientAttribution):
             TypeError, ValueError: images, group, layout or model mode are not usable.
             AssertionError: bad target (by Captum).
         """
-        if self.output_layout != "trivial":
+        if self.output_layout.moves:
             raise InvalidValueError(
                 "Pixel attributions sum to LEE only where the output has the trivial layout; "
-                f"got output_layout={self.output_layout!r}. Use score() for dense outputs."
+                f"got output_layout={self.output_layout}. Use score() for dense outputs."
             )
         resolved = get_group(group)
         attributions = lee_of_pixels(
@@ -254,7 +254,7 @@ class LocalEquivarianceError(GradientAttribution):
         Raises:
             ValueError: no images.
         """
-        if self.output_layout != "trivial":
+        if self.output_layout.moves:
             options["relative"] = False
         return self.collect(loader, groups, **options).to_dataframe()
 

@@ -90,6 +90,14 @@ def _direct_checkpoints() -> Iterator[None]:
 _turns = Turns(_settings)
 
 
+def unhooked() -> AbstractContextManager[None]:
+    """A scope of our own operations, which pass by the modes that models are evaluated under.
+
+    Each mode costs every operation, down to ``len(x)``, a detour through Python.
+    """
+    return torch._C.DisableTorchFunction()
+
+
 def pullback(function: Function, inputs: Tensors, cotangent: Tensor) -> Tensors:
     """``Jᵀ u`` for each input, by reverse mode. Shapes as ``inputs``."""
     with differentiable(), torch.enable_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,31 +12,35 @@ from torch import Tensor
 from captum_lie.core.autodiff import pushforward
 from captum_lie.core.captum_compat import (
     ForwardFunc,
-    Inputs,
     TargetType,
-    as_tuple,
     run_forward,
     select_targets,
 )
 from captum_lie.core.chunks import Chunk, in_chunks
 from captum_lie.core.groups import (
     Affine,
-    GroupLike,
     OneParameterGroup,
     SpatialGroup,
-    get_groups,
-    is_single,
 )
 from captum_lie.core.validation import (
     check_eval_mode,
     check_inputs,
     check_internal_batch_size,
     check_output,
-    one_of,
 )
 
-OutputLayout = Literal["trivial", "image"]
 OutputFn = Callable[[Tensor], Tensor]
+
+
+class Representation(Protocol):
+    """How a group acts on an output that moves: a :class:`captum_lie.layouts.Layout`, say."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it acts at all."""
+
+    def generator(self, group: OneParameterGroup, x: Tensor) -> Tensor:
+        """The tangent ``ξ_out(x)``, shaped like the output ``x``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +52,10 @@ class ModelFunction:
         output_fn: applied to the output; None for none.
         target: which output, in any form that Captum knows; None for all of them.
         args: passed on after the images, not differentiated.
-        output_layout: whether the output moves with the images, see :func:`lie_derivative`.
-
-    Raises:
-        ValueError: an unknown output layout.
+        output_layout: how the output moves with the images; None if it should stay put.
 
     Example:
+        >>> from captum_lie import get_groups
         >>> second = ModelFunction(torch.nn.Flatten(), torch.square, target=1)
         >>> images = torch.arange(1.0, 5.0).reshape(2, 1, 1, 2)
         >>> second(images)
@@ -66,10 +68,13 @@ class ModelFunction:
     output_fn: OutputFn | None = None
     target: TargetType = None
     args: object = None
-    output_layout: OutputLayout = "trivial"
+    output_layout: Representation | None = None
 
-    def __post_init__(self) -> None:
-        one_of("output_layout", self.output_layout, ("trivial", "image"))
+    @property
+    def moving(self) -> Representation | None:
+        """How the output moves; None if it stays put."""
+        layout = self.output_layout
+        return layout if layout is not None and layout.moves else None
 
     def of(self, chunk: Chunk) -> ModelFunction:
         """The same with a chunk's own targets and arguments."""
@@ -82,55 +87,6 @@ class ModelFunction:
         )
 
 
-def lie_derivative(
-    forward_func: ForwardFunc,
-    inputs: Inputs,
-    group: GroupLike | Sequence[GroupLike] = "translation_x",
-    *,
-    target: TargetType = None,
-    additional_forward_args: object = None,
-    output_layout: OutputLayout = "trivial",
-    internal_batch_size: int | None = None,
-) -> Tensor:
-    """Lie derivative ``L f(x) = J_f(x) ξ_in(x) - ξ_out(f(x))``, no sampling.
-
-    Gruver et al., arXiv 2210.02984, Eq. 3. One forward-mode evaluation serves all groups: spatial
-    groups are combinations of at most six tangents, one for each basis field of aff(2).
-
-    Args:
-        forward_func: the model, or any callable of tensors that returns one tensor ``[N, ...]``.
-        inputs: images ``[N, C, H, W]``, or a tuple of them that are transformed together.
-        group: a group or its name, or a sequence of them.
-        target: output index as anywhere in Captum; by default the whole output.
-        additional_forward_args: passed on after the inputs, not differentiated.
-        output_layout: ``"trivial"`` if outputs should stay put (class scores), ``"image"`` if the
-            output is ``[N, K, H', W']`` and should move with the input.
-        internal_batch_size: at most so many examples × tangents at a time; by default as many as
-            run fast and fit the memory.
-
-    Returns:
-        ``[N, ...]`` like the output, for a sequence of G groups ``[G, N, ...]``. Units: output per
-        unit of the group's parameter.
-
-    Raises:
-        TypeError, ValueError: images, groups, layout or model mode are not usable.
-        AssertionError: bad target (by Captum).
-
-    Example:
-        >>> x = torch.rand(2, 3, 8, 8)
-        >>> lie_derivative(lambda x: x.mean((2, 3)), x, ["rotation", "brightness"]).shape
-        torch.Size([2, 2, 3])
-    """
-    function = ModelFunction(
-        forward_func, target=target, args=additional_forward_args, output_layout=output_layout
-    )
-    chunks = lie_derivatives(
-        function, as_tuple(inputs), get_groups(group), internal_batch_size=internal_batch_size
-    )
-    derivative = torch.cat(list(chunks), dim=1)
-    return derivative[0] if is_single(group) else derivative
-
-
 def lie_derivatives(
     function: ModelFunction,
     inputs: tuple[Tensor, ...],
@@ -138,7 +94,13 @@ def lie_derivatives(
     *,
     internal_batch_size: int | None = None,
 ) -> Iterator[Tensor]:
-    """:func:`lie_derivative` as a stream over examples: chunks ``[G, n, ...]``."""
+    """Lie derivatives ``L f(x) = J_f(x) ξ_in(x) - ξ_out(f(x))`` as a stream over examples.
+
+    One forward-mode evaluation serves all groups (see :func:`captum_lie.lie_derivative`).
+
+    Yields:
+        Chunks ``[G, n, ...]``.
+    """
     basis, mixing = tangent_basis(groups)
 
     def generators(xs: tuple[Tensor, ...], _first: int) -> tuple[Tensor, ...]:
@@ -147,10 +109,12 @@ def lie_derivatives(
     for chunk, derivative in derivatives_along(
         function, inputs, generators, len(basis), internal_batch_size=internal_batch_size
     ):
-        if function.output_layout == "image":
+        moving = function.moving
+        if moving is not None:
             with torch.no_grad():
                 output = function.of(chunk)(*chunk.inputs)
-            derivative = derivative - torch.stack([g.generator(output) for g in basis])
+                motion = torch.stack([moving.generator(g, output) for g in basis])
+            derivative = derivative - motion
         if mixing is not None:
             mixing = mixing.to(derivative)
             derivative = torch.tensordot(mixing, derivative, dims=1)

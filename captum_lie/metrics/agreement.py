@@ -132,6 +132,6 @@ def _top1(scores: Tensor) -> Tensor:
     if scores.ndim != 2:
         raise InvalidValueError(
             f"Consistency needs class scores [N, K]; got shape {tuple(scores.shape)}. "
-            "Use eq_t(..., output_layout='image') for dense outputs."
+            "Use eq_t(..., output_layout=captum_lie.layouts.NCHW) for dense outputs."
         )
     return scores.argmax(1)

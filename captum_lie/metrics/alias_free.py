@@ -37,10 +37,11 @@ def eq_t(
         border: what lies outside the image: ``"zero"`` (as in both papers), ``"reflect"`` or
             ``"circular"``.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` if the output should move with the input, by default
-            ``"trivial"``. Shifts are then multiples of the model's stride, so that they are whole
-            pixels of the output, too.
-        margin: output pixels beside the border that do not count, for ``"image"``; 0 by default.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes if the
+            output should move with the input; ``TRIVIAL`` by default. Shifts are then multiples of
+            the model's stride, so that they are whole pixels of the output; prefix tokens do not
+            count.
+        margin: output pixels beside the border that do not count, of outputs that move; none are.
             Half the model's receptive field and ``max_shift`` keep the border rule out of the
             number.
         data_range: largest minus smallest possible output, for ``.psnr``; 1 by default, 2 for
@@ -61,6 +62,7 @@ def eq_t(
 
     Example:
         >>> import torch
+        >>> from captum_lie.layouts import NCHW
         >>> x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
         >>> eq_t(lambda x: x.mean((2, 3)), x, border="circular", output_fn=None).psnr > 200
         True
@@ -90,8 +92,9 @@ def eq_t_frac(
 
     Example:
         >>> import torch
+        >>> from captum_lie.layouts import NCHW
         >>> x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
-        >>> eq_t_frac(lambda x: x, x, output_fn=None, output_layout="image").psnr > 200
+        >>> eq_t_frac(lambda x: x, x, output_fn=None, output_layout=NCHW).psnr > 200
         True
     """
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import Layout
 from captum_lie.metrics.motions import Motion, Parameters, Size
 from captum_lie.metrics.settings import SampledEvaluation, SampledEvaluationOptions
 from captum_lie.metrics.streaming import (
@@ -63,7 +64,10 @@ def motion_error(
     planned: list[Parameters] = []
     for block, reference in evaluated(model, images, name, how):
         size = _size(block.images)
-        grids = [size, _output_size(reference)] if how.output_layout == "image" else [size]
+        grids = [size]
+        if how.layout.moves:
+            reference = _image(how.layout, reference)
+            grids.append(_size(reference))
         parameters = motion.plan(sampling.uniform(name, block.index, motion.n_draws), grids)
 
         def move(
@@ -76,7 +80,7 @@ def motion_error(
             chosen = {k: v[example, sample] for k, v in parameters.items()}
             return motion.move(chosen, size).act(x)[0]
 
-        if how.output_layout == "trivial":
+        if not how.layout.moves:
             error = squared_change(
                 model, block, move, how.n_samples, evaluation=how, reference=reference
             ).mean(1)
@@ -94,7 +98,7 @@ def motion_error(
         index=np.concatenate(index),
         parameters={
             **motion.settings(),
-            "output_layout": how.output_layout,
+            "output_layout": str(how.layout),
             "margin": how.margin,
             "data_range": how.data_range,
             "n_samples": how.n_samples,
@@ -122,7 +126,7 @@ def _dense_error(
     for sample, raw in enumerate(moved):
         move = motion.move({k: v[:, sample] for k, v in parameters.items()}, size)
         expected, inside = move.act(reference)
-        output, known = move.match(apply_output_fn(how.output_fn, raw))
+        output, known = move.match(_image(how.layout, apply_output_fn(how.output_fn, raw)))
         mask = inside & known & interior
         squares += ((output - expected).square().mean(1, keepdim=True) * mask).flatten(1).sum(1)
         valid += mask.flatten(1).sum(1)
@@ -139,10 +143,11 @@ def _size(x: Tensor) -> Size:
     return x.shape[-2], x.shape[-1]
 
 
-def _output_size(output: Tensor) -> Size:
-    if output.ndim != 4:
+def _image(layout: Layout, output: Tensor) -> Tensor:
+    """The part of an output that moves, ``[N, K, h, w]``."""
+    if not layout.fits(output):
         raise InvalidValueError(
-            "output_layout='image' needs outputs [N, K, H', W']; "
-            f"got shape {tuple(output.shape)}. Use output_layout='trivial' for class scores."
+            f"Outputs must have the layout {layout}; got shape {tuple(output.shape)}. Class scores "
+            "have the trivial layout: output_layout=captum_lie.layouts.TRIVIAL."
         )
-    return _size(output)
+    return layout.to_image(output)

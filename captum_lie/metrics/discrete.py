@@ -49,8 +49,8 @@ def discrete_group_error(
         elements: any of ``"flip_x"`` (left to right), ``"flip_y"``, ``"rot90"``, ``"rot180"``,
             ``"rot270"``.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` for outputs that should move with the input; ``"trivial"`` by
-            default.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input; ``TRIVIAL`` by default.
         batch_size, first_index, show_progress: as for :func:`eq_t`.
 
     Returns:
@@ -72,6 +72,11 @@ def discrete_group_error(
         raise InvalidValueError(f"No element given. Name at least one of {', '.join(ELEMENTS)}.")
     for element in elements:
         one_of("element", element, ELEMENTS)
+        if how.layout.grid and len(set(how.layout.grid)) > 1 and element in ("rot90", "rot270"):
+            raise InvalidValueError(
+                f"{element} exchanges the sides of the output's grid, of which {how.layout} has "
+                "only one way round. Leave quarter turns out, or pass square images."
+            )
     errors: dict[str, list[Tensor]] = {element: [] for element in elements}
     index: list[Array] = []
     for block, reference in evaluated(model, images, "reflections and quarter turns", how):
@@ -83,7 +88,7 @@ def discrete_group_error(
                 return forth(x)
 
             def undo(output: Tensor, _sample: int, back: _Action = back) -> Tensor:
-                return back(output)
+                return how.layout.transform(output, back)
 
             change = squared_change(
                 model, block, act, 1, evaluation=how, reference=reference, undo=undo
@@ -98,7 +103,7 @@ def discrete_group_error(
                 unit="mean square of the output",
                 border="none",
                 index=np.concatenate(index),
-                parameters={"output_layout": how.output_layout},
+                parameters={"output_layout": str(how.layout)},
             )
             for element in elements
         ]

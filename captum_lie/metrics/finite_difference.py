@@ -92,8 +92,8 @@ def finite_difference_lee(
             any rule; ``"act"`` differentiates ``f(T_t x)`` through the group's own finite action,
             which must be smooth: ``"central"`` or ``"fourier"``.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` for outputs that should move with the input; ``"trivial"`` by
-            default.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input; ``TRIVIAL`` by default.
         precision: relative rounding error of the model's output, from which the steps follow; by
             default that of its data type. Pass a larger one for a quantised model.
         batch_size, first_index, show_progress: as for :func:`eq_t`.
@@ -135,7 +135,7 @@ def finite_difference_lee(
         index.append(block.index)
         for i, group in enumerate(resolved):
             steps, responses = _responses(model, block, group, eps, how)
-            still = group.generator(reference) if how.output_layout == "image" else None
+            still = how.layout.generator(group, reference) if how.layout.moves else None
             lee, bar = _estimate(steps, responses, reference, eps, still)
             values[i].append(lee.numpy())
             bars[i].append(bar.numpy())
@@ -152,7 +152,7 @@ def finite_difference_lee(
                     "group": group.name,
                     "interpolation": group.rule[0] if isinstance(group, SpatialGroup) else "none",
                     "path": how.path,
-                    "output_layout": how.output_layout,
+                    "output_layout": str(how.layout),
                 },
                 numerical_error=np.concatenate(bars[i]),
             )

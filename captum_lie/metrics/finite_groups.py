@@ -87,7 +87,8 @@ def group_errors(
             def undo(
                 output: Tensor, sample: int, group: OneParameterGroup = group, t: Array = t
             ) -> Tensor:
-                return group.act(output, torch.from_numpy(_inverse(group, t[:, sample])))
+                inverse = torch.from_numpy(_inverse(group, t[:, sample]))
+                return how.layout.transform(output, lambda image: group.act(image, inverse))
 
             change = squared_change(
                 model, block, act, t.shape[1], evaluation=how, reference=reference, undo=undo

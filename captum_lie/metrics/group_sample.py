@@ -56,8 +56,8 @@ def group_sample_error(
             or by name. By default 2 px for translations, π/16 rad for rotation, 1/16 for the rest.
         interpolation, border: for groups given by name, as in :func:`captum_lie.get_groups`.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` for outputs that should move with the input; by default they
-            should stay as they are (``"trivial"``).
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input; by default they should stay (``TRIVIAL``).
         n_samples: transformations per image and group; 10 by default.
         seed: with an image's position in the data it determines its transformations; 0 by default.
         batch_size, first_index, show_progress: as for :func:`eq_t`.
@@ -102,7 +102,7 @@ def group_sample_error(
                     "interpolation": interpolation_of(m.group),
                     "radius": radii[m.group.name],
                     "radius_unit": m.unit,
-                    "output_layout": how.output_layout,
+                    "output_layout": str(how.layout),
                     "n_samples": how.n_samples,
                     "seed": how.seed,
                 },
@@ -181,7 +181,7 @@ def group_error_curve(
                     "t": float(size),
                     "t_unit": m.unit,
                     "error_over_t2": float(errors[:, i].mean() / (size * m.scale) ** 2),
-                    "output_layout": how.output_layout,
+                    "output_layout": str(how.layout),
                 },
             )
             for i, size in enumerate(sizes)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
-from captum_lie.core.derivative import OutputFn, OutputLayout
+from captum_lie.core.derivative import OutputFn
 from captum_lie.core.outputs import softmax
-from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import TRIVIAL, Layout, OutputLayout, as_output_layout
 from captum_lie.metrics.sampling import Sampling
 
 
@@ -75,16 +75,21 @@ class Evaluation(Batching):
 
     Attributes:
         output_fn: applied to the output; None for none.
-        output_layout: ``"image"`` for outputs that should move with the input; ``"trivial"`` for
-            those that should stay as they are.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input; ``TRIVIAL`` for those that should stay put.
     """
 
     output_fn: OutputFn | None = softmax
-    output_layout: OutputLayout = "trivial"
+    output_layout: OutputLayout = TRIVIAL
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("output_layout", self.output_layout, ("trivial", "image"))
+        object.__setattr__(self, "output_layout", as_output_layout(self.output_layout))
+
+    @property
+    def layout(self) -> Layout:
+        """That of the output."""
+        return as_output_layout(self.output_layout)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,7 +207,7 @@ def squared_change(
     """
     moved = respond(model, block.images, n_samples, act, evaluation.batch_size)
     outputs = apply_output_fn(evaluation.output_fn, moved.flatten(0, 1))
-    if undo is None or evaluation.output_layout == "trivial":
+    if undo is None or not evaluation.layout.moves:
         undo = _left
     errors = [
         undo(output, sample) - reference

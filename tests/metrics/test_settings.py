@@ -15,6 +15,7 @@ from torch import Tensor
 
 from captum_lie.attribution.collection import Collection, CollectionOptions
 from captum_lie.layerwise.motions import Motions, MotionsOptions
+from captum_lie.layouts import NCHW
 from captum_lie.metrics import METRIC_NAMES, consistency, eq_t, integer_shift, measure
 from captum_lie.metrics.comparison import Comparison, ComparisonOptions
 from captum_lie.metrics.finite_difference import Differences, DifferencesOptions
@@ -120,11 +121,11 @@ def test_outputs_may_move_in_every_metric_that_compares_them(name: str) -> None:
         "n_samples": 2,
         "options": {n: {"border": "circular"} for n in ("eq_t", "eq_t_frac", "eq_r")},
     }
-    moving = measure(lambda x: 2 * x, x, name, output_layout="image", **options)
+    moving = measure(lambda x: 2 * x, x, name, output_layout=NCHW, **options)
     still = measure(lambda x: 2 * x, x, name, **options)
     for a, b in zip(moving, still, strict=True):
         assert (a.parameters["output_layout"], b.parameters["output_layout"]) == (
-            "image",
+            "nchw",
             "trivial",
         )
         assert a.value < 0.05 * b.value  # a pointwise linear map commutes with every motion

@@ -23,7 +23,7 @@ import captum_lie_timm  # noqa: F401 (registers the layouts)
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.tracing import Call
-from captum_lie.layouts import NCHW, NHWC, UNKNOWN, Evidence, Layout, infer
+from captum_lie.layouts import NCHW, NHWC, TRIVIAL, UNKNOWN, Evidence, Layout, infer
 from captum_lie.results.rows import Row as TreeRow
 from tests.timm.families import Row, block_share, is_element, make, measure
 
@@ -135,13 +135,15 @@ def test_windows_and_the_blocks_around_them() -> None:
     result = decompose(swin, (64, 96))
     rows = {row.module: row for row in result}
     windows = "regrouped[16x24: (n y0 x0) (y1 x1) c"
-    assert rows["layers.0.blocks.0.attn.qkv"].input_layout == windows + "]"
-    assert rows["layers.0.blocks.1.attn.qkv"].output_layout == windows + " rolled -2 -2]"
+    (entering,) = rows["layers.0.blocks.0.attn.qkv"].input_layout
+    (leaving,) = rows["layers.0.blocks.1.attn.qkv"].output_layout
+    assert str(entering) == windows + "]"
+    assert str(leaving) == windows + " rolled -2 -2]"
     blocks = [row for row in result if row.type == "SwinTransformerBlock"]
     assert len(blocks) == 4
     for row in blocks:
         assert row.resolved
-        assert (row.input_layout, row.output_layout) == ("nhwc", "nhwc")
+        assert (row.input_layout, row.output_layout) == ((NHWC,), (NHWC,))
 
 
 def decompose(model: nn.Module, size: tuple[int, int]) -> list[TreeRow]:
@@ -157,8 +159,8 @@ def decompose(model: nn.Module, size: tuple[int, int]) -> list[TreeRow]:
 def test_class_attention_does_not_move() -> None:
     cait = timm.create_model("cait_xxs24_224", img_size=64, embed_dim=32, depth=1)
     rows = {row.module: row for row in decompose(cait, (64, 64))}
-    assert rows["blocks_token_only.1.mlp.fc1"].output_layout == "trivial"
-    assert rows["blocks_token_only.0.attn"].output_layout == "trivial"
+    assert rows["blocks_token_only.1.mlp.fc1"].output_layout == (TRIVIAL,)
+    assert rows["blocks_token_only.0.attn"].output_layout == (TRIVIAL,)
 
 
 def test_mask_units_are_not_read_as_a_grid() -> None:

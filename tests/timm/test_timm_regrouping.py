@@ -92,11 +92,11 @@ def test_every_order_is_that_of_an_image_before_it(
 
 
 def is_regrouped(boundary: Boundary) -> bool:
-    return boundary.layout.regrouping is not None
+    return boundary.layout.kind == "regrouped"
 
 
 def pattern(boundary: Boundary) -> str:
-    return boundary.layout.regrouping.pattern if boundary.layout.regrouping is not None else ""
+    return "" if boundary.layout.pattern is None else boundary.layout.pattern.axes
 
 
 def pooled(name: str, call: Call) -> bool:
