@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ def plot_attribution(
         figure = Figure(figsize=(4, 4), layout="constrained")
         ax = figure.add_subplot()
     else:
-        figure = cast(Figure, ax.get_figure(root=True))
+        figure = ax.figure.figure  # the root, where axes lie on a subfigure
     values = smooth_map(attribution.detach().cpu(), smooth).permute(1, 2, 0).numpy()
     # Captum scales by a percentile of the map, and refuses one that rounds to zero.
     largest = np.percentile(np.abs(values.sum(2)), 100 - outlier_percentage)
