@@ -74,10 +74,14 @@ class Pattern:
         """``(H, W)`` of the image; None where the tensor's shape says it."""
         return (prod(self.height), prod(self.width)) if self.height and self.width else None
 
-    @property
-    def on_last_axis(self) -> str:
-        """The factors of the last axis."""
-        return " ".join(_parse(self.axes)[-1])
+    def on_axis(self, axis: int) -> str:
+        """The factors of one axis.
+
+        Example:
+            >>> Pattern("(n y0) x0 c", height=(2,), width=(3,)).on_axis(0)
+            'n y0'
+        """
+        return " ".join(_parse(self.axes)[axis])
 
     @property
     def shape(self) -> str:
