@@ -323,6 +323,9 @@ def test_a_tensor_of_another_shape_is_told_which_it_needs() -> None:
     for shape in ((2, 1, 4), (2, 0, 4), (2, 13, 4), (2, 7)):
         assert not Layout("tokens", 1, (2, 3)).fits(torch.zeros(shape))
     assert Layout("tokens", 1, (2, 3)).fits(torch.zeros(0, 7, 4))
+    tall = Layout(Pattern("n (y x0) c", width=(3,), prefix=4))  # of any height
+    assert tall.extent(torch.zeros(2, 10, 5)) == (2, 3)
+    assert not tall.fits(torch.zeros(2, 1, 5))
     assert TRIVIAL.fits(torch.zeros(2))
     assert not UNKNOWN.fits(torch.zeros(2))
     with pytest.raises(InvalidValueError, match="trivial has no spatial axes"):
