@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, get_groups
 from captum_lie.examples import MODEL_NAMES, load_images, load_model
+from captum_lie.layouts import NCHW
 from captum_lie.metrics import MetricTable, finite_difference_lee
 from tests.toy_models import build, images
 
@@ -77,7 +78,7 @@ def test_moving_the_image_is_refused_where_the_rule_has_kinks() -> None:
 def test_dense_outputs() -> None:
     model, x = build("dense"), images(2, (8, 8))
     groups = get_groups("all", interpolation="central", border="circular")
-    options = {"output_fn": None, "output_layout": "image"}
+    options = {"output_fn": None, "output_layout": NCHW}
     truth = LocalEquivarianceError(model, **options).score(x, groups).numpy()  # type: ignore[arg-type]
     for i, result in enumerate(finite_difference_lee(model, x, groups, **options)):  # type: ignore[arg-type]
         assert result.numerical_error is not None
