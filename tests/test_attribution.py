@@ -293,9 +293,9 @@ def test_batch_norm_with_fixed_statistics_is_an_affine_map(affine: bool) -> None
         (nn.BatchNorm1d(3, affine=affine), torch.randn(2, 3)),
         (nn.BatchNorm3d(3, affine=affine, track_running_stats=False), torch.randn(2, 3, 2, 2, 2)),
     ):
-        if norm.running_mean is not None:
+        if norm.running_mean is not None and norm.running_var is not None:
             norm.running_mean.uniform_()
-            norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+            norm.running_var.uniform_(0.5, 2)
         if affine:
             nn.init.normal_(norm.weight)
             nn.init.normal_(norm.bias)

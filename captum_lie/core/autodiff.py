@@ -8,7 +8,6 @@ forward mode by reverse-over-reverse: ``J ξ = d/du ⟨Jᵀ u, ξ⟩``, since ``
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,17 +16,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 from torch.utils.checkpoint import CheckpointFunction
 
-from captum_lie.core import differentiable as differentiable_engine
 from captum_lie.core import tangents as engine
+from captum_lie.core.batch_norm import AffineBatchNorm
 from captum_lie.core.memory import kept_buffers
-from captum_lie.core.normalisation import fixed_statistics
 from captum_lie.core.turns import Turns
 from captum_lie.core.validation import check_output, is_out_of_memory
 from captum_lie.errors import UnsupportedModelError
@@ -69,7 +65,7 @@ def _settings() -> Iterator[None]:
         with (
             torch.inference_mode(False),
             sdpa_kernel(SDPBackend.MATH),
-            _AffineBatchNorm(),
+            AffineBatchNorm(),
             _direct_checkpoints(),
             kept_buffers(),
         ):
@@ -109,57 +105,12 @@ def _no_hooks(*_: object, **__: object) -> Iterator[None]:
 _turns = Turns(_settings)
 
 
-class _AffineBatchNorm(TorchFunctionMode):
-    """Batch normalisation with fixed statistics, evaluated as the affine map that it is.
-
-    PyTorch's own CPU kernel (seen in 2.13 and 2.15) silently returns a wrong input gradient when
-    the batch size is 1 and the incoming gradient has strides ``(C, 1, W·C, C)``, and its
-    forward-mode formula costs as much as a convolution. Two pointwise operations have neither
-    problem.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.batch_norm:
-            bound = _BATCH_NORM.bind(*args, **kwargs)
-            bound.apply_defaults()
-            if (
-                not bound.arguments["training"]
-                and bound.arguments["running_mean"] is not None
-                and not isinstance(
-                    bound.arguments["input"], engine.Dual | differentiable_engine.Dual
-                )  # they have a rule for it
-            ):
-                return _affine_batch_norm(**bound.arguments)
-        return func(*args, **kwargs)
-
-
 def unhooked() -> AbstractContextManager[None]:
     """A scope of our own operations, which pass by the modes that models are evaluated under.
 
     Each mode costs every operation, down to ``len(x)``, a detour through Python.
     """
     return torch._C.DisableTorchFunction()
-
-
-_BATCH_NORM = inspect.signature(F.batch_norm)
-
-
-def _affine_batch_norm(
-    input: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    **_: object,
-) -> Tensor:
-    scale, shift = fixed_statistics(running_mean, running_var, weight, bias, eps)
-    channels = (-1, *[1] * (input.ndim - 2))
-    scaled = input * scale.reshape(channels)
-    return scaled.add_(shift.reshape(channels))  # in place: half the memory to write
 
 
 def pullback(function: Function, inputs: Tensors, cotangent: Tensor) -> Tensors:

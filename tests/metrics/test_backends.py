@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,10 +59,12 @@ def reference(images: Tensor) -> MetricTable:
     return run(torch_model(), images, 7)
 
 
-def run(model: Callable[[Tensor], Tensor], images: object, batch_size: int) -> MetricTable:
+def run(
+    model: Callable[[Tensor], Tensor], images: Tensor | DataLoader[Any], batch_size: int
+) -> MetricTable:
     return measure(
         model,
-        images,  # type: ignore[arg-type]
+        images,
         METRICS,
         groups=["rotation", "translation_x", "brightness"],
         n_samples=3,
@@ -173,8 +176,8 @@ def test_models_are_left_as_they_were(images: Tensor) -> None:
 def test_unusable_models_and_images_are_refused(metric: str, images: Tensor) -> None:
     x = images[:2]
 
-    def call(model: object, images: object) -> object:
-        return measure(model, images, metric, groups="rotation", n_samples=2)  # type: ignore[arg-type]
+    def call(model: Any, images: Any) -> object:
+        return measure(model, images, metric, groups="rotation", n_samples=2)
 
     training = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
     with pytest.raises(ValueError, match="eval"):

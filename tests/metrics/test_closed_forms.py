@@ -13,6 +13,7 @@ from captum_lie import LocalEquivarianceError, get_groups
 from captum_lie.groups import Brightness
 from captum_lie.layouts import NCHW
 from captum_lie.metrics import (
+    MetricResult,
     SincKernel,
     bandlimit,
     consistency,
@@ -24,9 +25,16 @@ from captum_lie.metrics import (
     group_sample_error,
     rotate,
 )
+from captum_lie.metrics.comparison import ComparisonOptions
+from captum_lie.resampling import Interpolation
 from tests.toy_models import build, images
 
 SMOOTH = ("resnet_smooth", "vit", "mixer")
+
+
+def psnr(result: MetricResult) -> float:
+    assert result.psnr is not None
+    return result.psnr
 
 
 def dense_invariant(x: Tensor) -> Tensor:
@@ -180,17 +188,17 @@ def test_dense_outputs_of_equivariant_models_have_high_psnr() -> None:
     def pointwise(x: Tensor) -> Tensor:
         return 0.3 - x[:, :2] + 2 * x[:, 1:]
 
-    dense = {"output_layout": NCHW, "output_fn": None, "n_samples": 3}
-    assert eq_t_frac(pointwise, x, **dense).psnr > 200  # type: ignore
-    assert eq_t(lambda x: x[..., ::4, ::2], x, **dense).psnr > 200  # type: ignore
+    dense: ComparisonOptions = {"output_layout": NCHW, "output_fn": None, "n_samples": 3}
+    assert psnr(eq_t_frac(pointwise, x, **dense)) > 200
+    assert psnr(eq_t(lambda x: x[..., ::4, ::2], x, **dense)) > 200
     # Rotation: exact but for the frequencies that f(T x) is made to lose.
     smooth = torch.nn.functional.avg_pool2d(x, 9, 1, 4)
-    turned = eq_r(lambda x: x, smooth, **dense)  # type: ignore
+    turned = eq_r(lambda x: x, smooth, **dense)
     assert turned.psnr is not None
     assert turned.psnr > 55
     # A map that sticks to the grid is far from that.
     ramp = torch.linspace(0, 1, 64, dtype=torch.float64)
-    stuck = eq_r(lambda x: x * ramp, smooth, **dense)  # type: ignore
+    stuck = eq_r(lambda x: x * ramp, smooth, **dense)
     assert stuck.psnr is not None
     assert stuck.psnr < 20
 
@@ -207,11 +215,12 @@ def test_margin_keeps_the_border_rule_out() -> None:
     """A 3×3 convolution is wrong beside the moved border only."""
     model = build("dense")
     conv = nn.Conv2d(3, 4, 3, padding=1, dtype=torch.float64)
-    conv.load_state_dict(model.conv.state_dict())  # type: ignore[union-attr]
+    conv.load_state_dict(model.get_submodule("conv").state_dict())
     x = images(2, (32, 32))
-    dense = {"output_layout": NCHW, "output_fn": None}
-    assert eq_t(conv, x, **dense).value > 1e-4  # type: ignore
-    assert eq_t(conv, x, margin=5, **dense).psnr > 200  # type: ignore
+    dense: ComparisonOptions = {"output_layout": NCHW, "output_fn": None}
+    inner: ComparisonOptions = {**dense, "margin": 5}
+    assert eq_t(conv, x, **dense).value > 1e-4
+    assert psnr(eq_t(conv, x, **inner)) > 200
 
 
 def test_group_sample_error_of_a_linear_model_is_analytic() -> None:
@@ -248,9 +257,11 @@ def test_group_sample_error_of_a_linear_model_under_translation(axis: str) -> No
 
 @pytest.mark.parametrize("name", SMOOTH)
 @pytest.mark.parametrize("interpolation", ["central", "fourier"])
-def test_group_sample_error_over_t_squared_tends_to_lee(name: str, interpolation: str) -> None:
+def test_group_sample_error_over_t_squared_tends_to_lee(
+    name: str, interpolation: Interpolation
+) -> None:
     model, x = build(name), images(2)
-    groups = get_groups("all", interpolation=interpolation)  # type: ignore[arg-type]
+    groups = get_groups("all", interpolation=interpolation)
     lee = LocalEquivarianceError(model).score(x, groups).numpy()
     radius = {g.name: 1e-5 for g in groups}
     table = group_sample_error(model, x, groups, radius=radius)
