@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from captum_lie.core.differentiable.dual import Dual, below, run_of
 from captum_lie.core.differentiable.registry import rule
-from captum_lie.core.tangents.registry import aten
+from captum_lie.core.tangents.registry import NoRule, aten
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -117,3 +117,25 @@ def layer_norm(
         *(t.to(precision) for t in x.tangents),
     )
     return Dual(value.to(x.dtype), tangents, x.run)
+
+
+@rule(aten.native_layer_norm.default)
+def native_layer_norm(*_: Any) -> Any:
+    """PyTorch's third derivative of it is wrong, silently (2.14): it holds mean and deviation."""
+    raise NoRule("torch.native_layer_norm has no rule; torch.layer_norm has one")
+
+
+def rms_norm(
+    x: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None
+) -> Any:
+    """Written out: some devices have a fused operation for it."""
+    dims = list(range(-len(normalized_shape), 0))
+    with below(run_of((x, weight))):
+        eps = torch.finfo(x.dtype).eps if eps is None else eps
+        y = x.to(torch.promote_types(x.dtype, torch.float32))
+        y = (y * (y.square().mean(dims, keepdim=True) + eps).rsqrt()).to(x.dtype)
+        return y if weight is None else y * weight
+
+
+if hasattr(aten, "rms_norm"):
+    rule(aten.rms_norm.default)(rms_norm)

@@ -18,7 +18,9 @@ def dropout(x: Dual, p: float, train: bool) -> Tensor:
     """In evaluation mode the tensor itself; in training mode ``t ↦ mask ∘ t``."""
     if not train or p == 0:
         return x
-    mask = torch.empty_like(x.primal).bernoulli_(1 - p).div_(1 - p)
+    mask = torch.empty_like(x.primal).bernoulli_(1 - p)
+    if p < 1:
+        mask.div_(1 - p)
     with below(x.run):
         return x * mask
 
