@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -256,7 +256,7 @@ class OnnxModel:
         if isinstance(self._engine, IsolatedSession):
             self._engine.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> OnnxModel:
         return self
 
     def __exit__(
@@ -271,7 +271,7 @@ class OnnxModel:
         return self._arguments
 
     def __setstate__(self, arguments: dict[str, Any]) -> None:
-        self.__init__(**arguments)  # type: ignore[misc]
+        OnnxModel.__init__(self, **arguments)
 
     def __repr__(self) -> str:
         return f"OnnxModel({str(self.path)!r}, input {self._dtype} {self._shape})"
