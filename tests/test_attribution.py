@@ -26,6 +26,7 @@ from captum_lie import (
 )
 from captum_lie.core.autodiff import differentiable
 from captum_lie.core.scrambling import phase_scrambled
+from captum_lie.layouts import NCHW
 from tests.toy_models import WrongBackward, build, images
 
 MODELS = ["resnet", "vit", "mixer"]
@@ -427,7 +428,7 @@ def test_lee_is_that_of_forward_mode_where_the_modes_disagree() -> None:
 
 
 def test_a_dense_output_that_moves_has_no_relative_lee() -> None:
-    method = LocalEquivarianceError(build("dense"), output_layout="image")
+    method = LocalEquivarianceError(build("dense"), output_layout=NCHW)
     table = method.evaluate([images()], ["rotation"])
     assert table["lee"].notna().all()
     assert table["relative_lee"].isna().all()

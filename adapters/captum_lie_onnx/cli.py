@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +12,7 @@ import typer
 from torch import nn
 
 from captum_lie import examples
+from captum_lie._compat import StrEnum
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, say_written
 from captum_lie.cli.inputs import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -236,7 +236,7 @@ class LieDerivativeModel:
         if close is not None:
             close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> LieDerivativeModel:
         return self
 
     def __exit__(

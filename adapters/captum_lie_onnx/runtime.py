@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -256,7 +256,7 @@ class OnnxModel:
         if isinstance(self._engine, IsolatedSession):
             self._engine.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> OnnxModel:
         return self
 
     def __exit__(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
+from captum_lie._compat import tomllib
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.metrics import METRIC_NAMES

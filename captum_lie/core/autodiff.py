@@ -18,6 +18,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import checkpoint
 from torch.utils.checkpoint import CheckpointFunction
 
 from captum_lie.core import tangents as engine
@@ -39,8 +40,8 @@ def differentiable() -> AbstractContextManager[None]:
     """Settings under which models have right derivatives of every mode; restored on leaving.
 
     Fused attention kernels and the fast path of ``nn.MultiheadAttention`` lack forward mode, and so
-    does everything in inference mode. Reentrant checkpoints can be differentiated by
-    ``Tensor.backward`` alone: their functions are called directly.
+    does everything in inference mode. Functions of checkpoints are called directly: reentrant ones
+    can be differentiated by ``Tensor.backward`` alone, others evaluate anew what was a dual tensor.
 
     These switches are the whole process's, and so is the level of forward mode, of which PyTorch
     has one: threads take turns. Whatever else the process evaluates meanwhile gets the same numbers
@@ -75,16 +76,30 @@ def _settings() -> Iterator[None]:
 
 @contextmanager
 def _direct_checkpoints() -> Iterator[None]:
-    """Reentrant checkpoints that call their function at once and forget nothing."""
+    """Checkpoints that call their function at once and forget nothing.
+
+    What they would evaluate anew in a backward pass has no tangents by then.
+    """
     own = vars(CheckpointFunction).get("apply")  # none: it inherits that of all functions
+    hooks = {name: vars(checkpoint)[name] for name in _HOOKS if hasattr(checkpoint, name)}
     CheckpointFunction.apply = staticmethod(lambda run, _preserve, *args: run(*args))
+    vars(checkpoint).update(dict.fromkeys(hooks, _no_hooks))
     try:
         yield
     finally:
+        vars(checkpoint).update(hooks)
         if own is None:
             del CheckpointFunction.apply
         else:
             CheckpointFunction.apply = own
+
+
+# Of checkpoints that are not reentrant, under the names that PyTorch has had for it.
+_HOOKS = [f"_checkpoint_without_reentrant_generator{suffix}" for suffix in ("", "_impl")]
+
+
+def _no_hooks(*_: object, **__: object) -> Iterator[None]:
+    yield  # here the function is called
 
 
 _turns = Turns(_settings)

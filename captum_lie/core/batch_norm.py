@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from captum_lie.core import differentiable
 from captum_lie.core.normalisation import fixed_statistics
 from captum_lie.core.tangents import Dual
 
@@ -30,8 +31,9 @@ class AffineBatchNorm(TorchFunctionMode):
             bound.apply_defaults()
             given = bound.arguments
             x, mean = given["input"], given["running_mean"]
-            # A dual has a rule of its own.
-            if not given["training"] and mean is not None and not isinstance(x, Dual):
+            # Duals have rules of their own.
+            dual = isinstance(x, Dual | differentiable.Dual)
+            if not given["training"] and mean is not None and not dual:
                 scale, shift = fixed_statistics(
                     mean, given["running_var"], given["weight"], given["bias"], given["eps"]
                 )

@@ -184,7 +184,8 @@ def phase_products(gradients: Tensors, spectra: Tensors) -> Tensor:
 
 def half_spectrum(x: Tensor) -> Tensor:
     """Fourier transform of real images in at least single precision, ``[..., H, W // 2 + 1]``."""
-    spectrum: Tensor = torch.fft.rfft2(x if x.dtype == torch.float64 else x.float())
+    x = x if x.dtype == torch.float64 else x.float()
+    spectrum: Tensor = torch.fft.rfft2(x.contiguous())  # torch 2.6 refuses expanded tensors
     return spectrum
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ def plot_attribution(
         figure = Figure(figsize=(4, 4), layout="constrained")
         ax = figure.add_subplot()
     else:
-        figure = cast(Figure, ax.get_figure(root=True))
+        figure = ax.figure.figure  # the root, where axes lie on a subfigure
     colorbar, outliers = style.get("colorbar", False), style.get("outlier_percentage", 2.0)
     smoothed = smooth_map(attribution.detach().cpu(), style.get("smooth", 0.0))
     values = smoothed.permute(1, 2, 0).numpy()

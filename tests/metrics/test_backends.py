@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from captum_lie.layouts import NCHW
 from captum_lie.metrics import (
     METRIC_NAMES,
     MetricResult,
@@ -216,7 +217,7 @@ def test_wrong_options_are_refused(images: Tensor) -> None:
         ("eq_t", {"options": {"eq_t": {"margin": -1}}}, "margin"),
         ("eq_t", {"options": {"eq_t": {"data_range": 0}}}, "data_range"),
         ("eq_t", {"options": {"eq_t": {"max_shift": 0.01}}}, "nothing would move"),
-        ("eq_t", {"options": {"eq_t": {"output_layout": "image"}}}, "trivial"),
+        ("eq_t", {"options": {"eq_t": {"output_layout": NCHW}}}, "trivial"),
         ("consistency", {"options": {"consistency": {"max_shift_pixels": -1}}}, "max_shift"),
         ("consistency", {"labels": torch.zeros(3)}, "3 labels"),
         ("group_sample", {"options": {"group_sample": {"radius": -1.0}}}, "radius"),
@@ -238,9 +239,9 @@ def test_dense_outputs_without_valid_pixels_are_refused(images: Tensor) -> None:
         return x
 
     with pytest.raises(ValueError, match="No valid pixel"):
-        measure(same, images, "eq_r", options={"eq_r": {"output_layout": "image"}})
+        measure(same, images, "eq_r", options={"eq_r": {"output_layout": NCHW}})
     with pytest.raises(ValueError, match="divides"):
-        eq_t(lambda x: x[..., :5, :], images, output_layout="image")
+        eq_t(lambda x: x[..., :5, :], images, output_layout=NCHW)
 
 
 def test_progress_is_shown_on_request(images: Tensor, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, get_groups
 from captum_lie.examples import MODEL_NAMES, load_images, load_model
+from captum_lie.layouts import NCHW
 from captum_lie.metrics import MetricTable, finite_difference_lee
 from captum_lie.metrics.finite_difference import Curve
 from captum_lie.metrics.settings import EvaluationOptions
@@ -80,8 +81,8 @@ def test_moving_the_image_is_refused_where_the_rule_has_kinks() -> None:
 def test_dense_outputs() -> None:
     model, x = build("dense"), images(2, (8, 8))
     groups = get_groups("all", interpolation="central", border="circular")
-    options: EvaluationOptions = {"output_fn": None, "output_layout": "image"}
-    method = LocalEquivarianceError(model, output_fn=None, output_layout="image")
+    options: EvaluationOptions = {"output_fn": None, "output_layout": NCHW}
+    method = LocalEquivarianceError(model, output_fn=None, output_layout=NCHW)
     truth = method.score(x, groups).numpy()
     for i, result in enumerate(finite_difference_lee(model, x, groups, **options)):
         assert result.numerical_error is not None

@@ -54,11 +54,9 @@ def distance_to_kinks(module: nn.Module, x: Tensor) -> float:
     if isinstance(module, nn.ReLU):
         return float(x.abs().min())
     if isinstance(module, nn.MaxPool2d):
-        size, stride, padding = module.kernel_size, module.stride, module.padding
-        assert isinstance(size, int)
-        assert isinstance(stride, int)
-        assert isinstance(padding, int)
-        padded = F.pad(x, (padding,) * 4, value=-1.0)
+        options = vars(module)
+        padded = F.pad(x, (options["padding"],) * 4, value=-1.0)
+        size, stride = options["kernel_size"], options["stride"]
         windows = padded.unfold(2, size, stride).unfold(3, size, stride)
         first, second = windows.flatten(-2).topk(2).values.unbind(-1)
         return float((first - second)[first > 0].min())
