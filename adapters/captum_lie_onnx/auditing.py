@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import __version__
-from captum_lie._validation import one_of
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie.groups import GroupLike, get_groups
 from captum_lie.metrics import METRIC_NAMES

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_lie import metrics
-from captum_lie._captum import progress
+from captum_lie.core.captum_compat import progress
 from captum_lie.errors import InvalidValueError
 from captum_lie.groups import OneParameterGroup
 from captum_lie.metrics import MetricResult, MetricTable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +12,7 @@ import typer
 from torch import nn
 
 from captum_lie import examples
+from captum_lie._compat import StrEnum
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, say_written
 from captum_lie.cli.inputs import (
@@ -265,9 +265,10 @@ def export_command(
         from captum_lie_onnx.derivative import export_lie_derivative
         from captum_lie_onnx.exporting import export
 
-        (module,) = find_models(
+        (candidate,) = find_models(
             [model], pretrained=pretrained, checkpoint=checkpoint, mean=mean, std=std
-        ).values()
+        )
+        module = candidate.model
         wanted = parse_size(size) or getattr(module, "input_size", None)
         if wanted is None and model not in examples.MODEL_NAMES:
             raise InvalidValueError(f"{model} does not say its input size: say it with --size HxW.")
@@ -315,8 +316,8 @@ def _reference(name: str | None, checkpoint: Path | None) -> nn.Module | Path | 
         return None
     if name.endswith((".onnx", ".json")):
         return Path(name)
-    (module,) = find_models([name], checkpoint=checkpoint).values()
-    return module.to(torch.device("cpu"))
+    (candidate,) = find_models([name], checkpoint=checkpoint)
+    return candidate.model.to(torch.device("cpu"))
 
 
 @contextmanager

@@ -87,9 +87,8 @@ def _coarse(result: MetricResult) -> bool:
 
 def _verdict_table(report: AuditReport) -> Table:
     table = Table(title=f"Audit of {report.candidate.name}", title_justify="left", box=None)
-    for column, justify in (("line", "left"), ("of", "left"), ("value", "right"),
-                            ("threshold", "right"), ("verdict", "left")):  # fmt: skip
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for column in ("line", "of", "value", "threshold", "verdict"):
+        table.add_column(column, justify="right" if column in ("value", "threshold") else "left")
     for c in report.checks:
         table.add_row(
             c.name,

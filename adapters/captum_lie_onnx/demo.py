@@ -7,7 +7,8 @@ from pathlib import Path
 
 from captum_lie.cli.console import notes
 from captum_lie.examples import load_images, load_model
-from captum_lie.report import Section, render
+from captum_lie.results import Section
+from captum_lie.show.pages import render
 
 #: The model, the groups whose derivative goes into the graph, and the images.
 MODEL, GROUPS, IMAGES = "cnn_blur", ("translation_x", "rotation"), 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
 from captum_lie import __version__
-from captum_lie._autodiff import pushforward
-from captum_lie._data import to_model
-from captum_lie._validation import check_images, one_of
-from captum_lie.derivative import lie_derivatives, tangent_basis
+from captum_lie.core.autodiff import pushforward
+from captum_lie.core.derivative import ModelFunction, lie_derivatives, tangent_basis
+from captum_lie.core.loaders import to_model
+from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie.groups import (
     Affine,
@@ -236,7 +236,7 @@ class LieDerivativeModel:
         if close is not None:
             close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> LieDerivativeModel:
         return self
 
     def __exit__(
@@ -353,9 +353,8 @@ def _compared(
     outputs, derivative = graph(images)
     with torch.no_grad():
         expected = graph.output_fn(model(x)).cpu()
-    exact = torch.cat(
-        list(lie_derivatives(model, (x,), graph.groups, output_fn=graph.output_fn)), dim=1
-    ).cpu()
+    function = ModelFunction(model, graph.output_fn)
+    exact = torch.cat(list(lie_derivatives(function, (x,), graph.groups)), dim=1).cpu()
     exact = exact[0] if graph.single else exact.transpose(0, 1)
     pairs = {"outputs": (outputs, expected), "Lie derivative": (derivative, exact)}
     for found, wanted in pairs.values():

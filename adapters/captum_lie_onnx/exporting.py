@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import __version__, examples
-from captum_lie._data import to_model
-from captum_lie._validation import check_eval_mode, check_inputs, check_output
+from captum_lie.core.loaders import to_model
+from captum_lie.core.validation import check_eval_mode, check_inputs, check_output
 from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.preprocessing import Normalized
 from captum_lie_onnx.conversion import check_destination, convert, write

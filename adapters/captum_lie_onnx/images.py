@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_lie import examples
-from captum_lie._validation import check_images
+from captum_lie.core.validation import check_images
 from captum_lie.errors import InvalidValueError
 from captum_lie.images import ImageFolder, View
 

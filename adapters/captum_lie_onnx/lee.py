@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from captum_lie import metrics
-from captum_lie._captum import progress
+from captum_lie.core.captum_compat import progress
 from captum_lie.groups import OneParameterGroup, SpatialGroup
-from captum_lie.metrics import MetricResult, MetricTable
-from captum_lie.metrics.results import Array, summarise
+from captum_lie.results.metrics import Array, MetricResult, MetricTable, summarise
 from captum_lie_onnx.behaviour import Model, Plan
 
 

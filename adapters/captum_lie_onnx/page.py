@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from captum_lie.report import embed, render
+from captum_lie.show.pages import embed, render
 from captum_lie_onnx.cpu import Capabilities
 from captum_lie_onnx.pictures import (
     plot_curves,

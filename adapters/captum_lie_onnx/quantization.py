@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor
 
-from captum_lie._validation import one_of
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie_onnx.cpu import this_cpu
 from captum_lie_onnx.errors import OnnxModelError

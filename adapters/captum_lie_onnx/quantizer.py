@@ -56,7 +56,7 @@ def main(
             initialised = {t.name for t in onnx.load(prepared).graph.initializer}
             (name,) = (i.name for i in onnx.load(prepared).graph.input if i.name not in initialised)
 
-            class Reader(CalibrationDataReader):  # type: ignore[misc]
+            class Reader(CalibrationDataReader):  # type: ignore[misc]  # it has no types
                 def __init__(self) -> None:
                     self.batches: Iterator[dict[str, Any]] = (
                         {name: inputs[i : i + _BATCH]} for i in range(0, len(inputs), _BATCH)

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import check_images, one_of
+from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie_onnx.describing import describe
 from captum_lie_onnx.errors import OnnxModelError
@@ -256,7 +256,7 @@ class OnnxModel:
         if isinstance(self._engine, IsolatedSession):
             self._engine.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> OnnxModel:
         return self
 
     def __exit__(
@@ -271,7 +271,7 @@ class OnnxModel:
         return self._arguments
 
     def __setstate__(self, arguments: dict[str, Any]) -> None:
-        self.__init__(**arguments)  # type: ignore[misc]
+        OnnxModel.__init__(self, **arguments)
 
     def __repr__(self) -> str:
         return f"OnnxModel({str(self.path)!r}, input {self._dtype} {self._shape})"

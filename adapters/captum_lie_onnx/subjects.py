@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import LocalEquivarianceError
-from captum_lie._data import to_model
+from captum_lie.core.loaders import to_model
 from captum_lie.metrics import MetricTable
 from captum_lie_onnx import lee
 from captum_lie_onnx.behaviour import Behaviour, Plan, observe

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
-from captum_lie._validation import one_of
+from captum_lie._compat import tomllib
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.metrics import METRIC_NAMES
 
@@ -181,9 +181,9 @@ def _known(name: str) -> str:
 
 def _limit(name: str, value: object) -> float:
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, SupportsFloat | str):
             raise InvalidTypeError
-        limit = float(value)  # type: ignore[arg-type]
+        limit = float(value)
     except (TypeError, ValueError):
         raise InvalidValueError(f"The threshold {name} must be a number; got {value!r}.") from None
     if not limit >= 0:

@@ -20,7 +20,7 @@ from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from captum_lie._autodiff import differentiable
+from captum_lie.core.autodiff import differentiable
 from captum_lie_onnx.simplification import simplify
 
 _SIZES = (2, 3)  # not 1, which broadcasts

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_lie._autodiff import differentiable
-from captum_lie._captum import (
+from captum_lie.attribution.derivative import lie_derivative
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.captum_compat import (
     ForwardFunc,
     GradientAttribution,
     Inputs,
@@ -18,10 +19,10 @@ from captum_lie._captum import (
     log_usage,
     sum_per_example,
 )
-from captum_lie._chunks import Chunk, in_chunks
-from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size
-from captum_lie.derivative import bind, lie_derivative
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, get_group
+from captum_lie.core.chunks import Chunk, in_chunks
+from captum_lie.core.derivative import bind
+from captum_lie.core.groups import DEFAULT_GROUP, GroupLike, get_group
+from captum_lie.core.validation import check_eval_mode, check_inputs, check_internal_batch_size
 
 
 class LieDerivative(GradientAttribution):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from captum_lie.groups import GROUP_NAMES
+from captum_lie._compat import StrEnum
+from captum_lie.core.groups import GROUP_NAMES
 from captum_lie.metrics import METRIC_NAMES
 
 
@@ -106,4 +106,7 @@ Probes = Annotated[
     typer.Option(
         min=4, help="Backward passes of the control for models with more than 32 outputs."
     ),
+]
+Samples = Annotated[
+    int, typer.Option(min=1, help="Transformations per image of the sampled metrics.")
 ]

@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -27,9 +28,9 @@ GROUPS = ["translation_x", "rotation"]
 IMAGES = load_images(24)[0]
 
 
-def look(path: Path, reference: nn.Module | Path | None = None, **options: object) -> AuditReport:
-    settings = {"groups": GROUPS, "n_samples": 3} | options
-    return audit(path, IMAGES, reference, **settings)  # type: ignore[arg-type]
+def look(path: Path, reference: nn.Module | Path | None = None, **options: Any) -> AuditReport:
+    settings: dict[str, Any] = {"groups": GROUPS, "n_samples": 3} | options
+    return audit(path, IMAGES, reference, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,12 +71,16 @@ class Twin(nn.Module):
         return found.reshape(len(found), 4, *[1] * self.trailing)
 
 
-def look(path: Path, images: Tensor | Path | str = IMAGES, *others: object,
-         **options: object) -> AuditReport:  # fmt: skip
-    settings = {"groups": ["rotation"], "metrics": ["consistency"], "n_samples": 2} | options
+def look(path: Path, images: Tensor | Path | str = IMAGES, *others: Any,
+         **options: Any) -> AuditReport:  # fmt: skip
+    settings: dict[str, Any] = {
+        "groups": ["rotation"],
+        "metrics": ["consistency"],
+        "n_samples": 2,
+    } | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return audit(path, images, *others, **settings)  # type: ignore[arg-type]
+        return audit(path, images, *others, **settings)
 
 
 def run(*arguments: object) -> Result:

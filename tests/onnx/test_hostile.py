@@ -32,6 +32,7 @@ from captum_lie_onnx import (
 from captum_lie_onnx.isolation import IsolatedSession
 from captum_lie_onnx.metadata import Metadata, write
 from tests.onnx import toy_graphs as toy
+from tests.toy_models import untyped
 
 LIMITS = Limits(memory=2**30, load_seconds=20, run_seconds=20)
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -376,7 +377,7 @@ def test_outputs_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
 
 def test_a_child_that_dies_is_explained(tmp_path: Path) -> None:
     model = OnnxModel(toy.good(tmp_path / "model.onnx"), limits=LIMITS)
-    process = model._engine._process  # type: ignore[attr-defined]
+    process = untyped(model._engine)._process
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(OnnxModelError, match="died while running it"):
         model(IMAGES)
