@@ -16,7 +16,7 @@ from captum_lie.cli.specs import parse_specs
 from captum_lie.core.groups import OneParameterGroup, get_groups
 from captum_lie.core.loaders import images_of
 from captum_lie.core.validation import one_of
-from captum_lie.errors import InvalidValueError
+from captum_lie.errors import InvalidValueError, first_line
 from captum_lie.images import (
     Batches,
     ImageSource,
@@ -208,6 +208,6 @@ def choose_device(device: str | None) -> torch.device:
         found = torch.device(device)
         torch.empty(1, device=found).cpu()  # a meta tensor has no values
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0].split(". ")[0]
+        reason = first_line(error).split(". ")[0]
         raise InvalidValueError(f"Device {device!r} cannot be used: {reason}") from error
     return found

@@ -28,7 +28,7 @@ from captum_lie.core.memory import kept_buffers
 from captum_lie.core.normalisation import fixed_statistics
 from captum_lie.core.turns import Turns
 from captum_lie.core.validation import check_output, is_out_of_memory
-from captum_lie.errors import UnsupportedModelError
+from captum_lie.errors import UnsupportedModelError, first_line
 
 with warnings.catch_warnings():  # forward mode imports this, which uses a deprecated part of torch
     warnings.simplefilter("ignore")
@@ -299,7 +299,3 @@ def _recall(forward_func: object) -> str | None:
 def _remember(forward_func: object, strategy: str) -> None:
     with suppress(TypeError):
         _known[forward_func] = strategy
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

@@ -15,6 +15,7 @@ class Brightness(OneParameterGroup):
     """Brightness, ``x ↦ (1 + t) x``; its generator is ``ξ(x) = x``.
 
     Example:
+        >>> import torch
         >>> Brightness().act(torch.full((1, 1, 1, 2), 0.5), 0.5)
         tensor([[[[0.7500, 0.7500]]]])
     """
