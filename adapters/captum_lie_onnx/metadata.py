@@ -82,15 +82,6 @@ class Metadata:
     version: str
 
 
-def write(model: Any, metadata: Metadata) -> None:
-    """Put metadata into a model proto, in place of what is there under our keys."""
-    new = entries(metadata)
-    kept = {p.key: p.value for p in model.metadata_props if p.key not in new}
-    del model.metadata_props[:]
-    for key, text in (kept | new).items():
-        model.metadata_props.add(key=key, value=text)
-
-
 def entries(metadata: Metadata, **others: object) -> dict[str, str]:
     """Metadata, and other values by key, as a file's ``metadata_props``."""
     values = {

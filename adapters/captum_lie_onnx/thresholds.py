@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
+from captum_lie.extending.checks import one_of
 from captum_lie.metrics import METRIC_NAMES
 
 Status = Literal["pass", "fail", "inconclusive"]

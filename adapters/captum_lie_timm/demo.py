@@ -8,19 +8,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from captum_lie.cli.console import notes
-from captum_lie.cli.inputs import first_images, prepare
-from captum_lie.examples.photographs import find_photographs
+from captum_lie.extending.commands import notes
+from captum_lie.extending.pages import (
+    Section,
+    depth_figure,
+    embed,
+    lee_values,
+    picture_of,
+    render,
+    smoothed,
+    write_atomically,
+)
+from captum_lie.extending.studies import (
+    UNTRAINED,
+    Picture,
+    find_photographs,
+    first_examples,
+    first_images,
+    measure,
+    prepare,
+)
 from captum_lie.groups import get_groups
 from captum_lie.images import ImageFiles
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.models import load_model
 from captum_lie.plotting import plot_lee
 from captum_lie.preprocessing import Normalized
-from captum_lie.results.files import write_atomically
-from captum_lie.show.layer_report import depth_figure
-from captum_lie.show.report import Section, embed, lee_values, picture_of, render, smoothed
-from captum_lie.studies.measurement import UNTRAINED, Picture, first_examples, measure
 from captum_lie_timm import imagenet
 
 #: Models beside their untrained twins; the larger sizes take two and three times as long.

@@ -20,8 +20,8 @@ from captum_lie import LocalEquivarianceError
 from captum_lie.examples import load_images, load_model
 from captum_lie.examples.models import BlurPool, Normalise
 from captum_lie_onnx import AuditReport, audit, export, export_lie_derivative, quantize
+from captum_lie_onnx.audit_record import read_behaviour
 from captum_lie_onnx.images import read_images
-from captum_lie_onnx.report import read_behaviour
 
 GROUPS = ["translation_x", "rotation"]
 IMAGES = load_images(24)[0]
@@ -278,7 +278,7 @@ def test_nothing_is_written_where_a_page_fails(
     def full(*_: object) -> str:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("captum_lie_onnx.junit.render_junit", full)
+    monkeypatch.setattr("captum_lie_onnx.audit_report.render_junit", full)
     with pytest.raises(OSError, match="space"):
         report.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -20,7 +20,7 @@ from onnx import TensorProto
 
 from captum_lie import metrics
 from captum_lie_onnx import Limits, OnnxModel, OnnxModelError, Preprocessing, inspect, quantize
-from captum_lie_onnx.metadata import Metadata, write
+from captum_lie_onnx.metadata import Metadata
 from tests.onnx import toy_graphs as toy
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -78,13 +78,13 @@ def test_a_fixed_batch_is_filled_up(path: Path, n: int) -> None:
 def test_at_most_batch_size_images_a_call(path: Path) -> None:
     model = OnnxModel(toy.good(path), batch_size=2)
     sizes = []
-    run = model._engine.run
+    run = model._file.engine.run
 
     def counting(name: str, value: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
         sizes.append(len(value))
         return run(name, value, outputs)
 
-    model._engine.run = counting  # type: ignore[method-assign]
+    model._file.engine.run = counting  # type: ignore[method-assign]
     model(IMAGES)
     assert sizes == [2, 2, 1]
     with pytest.raises(ValueError, match="batch_size"):
@@ -220,7 +220,7 @@ def test_an_assumption_holds_only_where_the_file_says_nothing(path: Path) -> Non
     assert not silent.stated
     assert torch.allclose(silent(IMAGES), (MEANS - 0.5) / 0.25, atol=1e-5)
     model = toy.parsed(path)
-    write(model, Metadata(Preprocessing(), 3, "toy", "0"))
+    toy.add_metadata(model, Metadata(Preprocessing(), 3, "toy", "0"))
     path.write_bytes(model.SerializeToString())
     speaking = OnnxModel(path, assumed=assumed)
     assert speaking.stated
