@@ -71,7 +71,7 @@ def test_demo_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "a" / "b" / "lee.csv")
     assert list(table.columns) == ["model", "group", "lee", "stderr", "relative_lee",
-                                   "relative_stderr", "n"]  # fmt: skip
+                                   "relative_stderr", "n", "role", "control_of"]  # fmt: skip
     assert len(table) == 2 * 4 * 10
     assert set(table["group"]) == set(GROUP_NAMES)
     assert (table["lee"] > 0).all()

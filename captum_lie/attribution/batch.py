@@ -11,7 +11,7 @@ from torch import Tensor
 from captum_lie.attribution.control import agrees_with_forward_mode
 from captum_lie.core.captum_compat import ForwardFunc
 from captum_lie.core.derivative import OutputFn, OutputLayout, lie_derivatives
-from captum_lie.core.gram import gram_of
+from captum_lie.core.gram import grams_of
 from captum_lie.core.groups import OneParameterGroup
 from captum_lie.core.spectral_control import Control
 from captum_lie.results import LeeResult
@@ -29,7 +29,7 @@ def of_batch(
     output_layout: OutputLayout,
     internal_batch_size: int | None,
 ) -> LeeResult:
-    """LEE of each image, its control if known, and the Gram matrix of the fields, if any.
+    """LEE of each image, its control if known, and the Gram matrices of the fields, if any.
 
     Derivatives that came with the control serve for all, where forward mode confirms them.
 
@@ -49,7 +49,7 @@ def of_batch(
                 stacklevel=4,
             )
     n = len(groups)
-    scores, gram = [], torch.zeros(len(fields), len(fields), dtype=torch.float64)
+    scores, grams = [], []
     for derivative in derivatives or lie_derivatives(
         forward_func,
         (images,),
@@ -61,11 +61,11 @@ def of_batch(
         own, along_fields = derivative.split([n, len(fields)])
         scores.append(reduce(own))
         if fields:
-            gram += gram_of(along_fields).double().cpu() * derivative.shape[1] / len(images)
+            grams.append(grams_of(along_fields).double().cpu())
     return LeeResult(
         tuple(g.name for g in groups),
         torch.cat(scores, dim=1).T.double().cpu(),
         None if known is None else known.mean[:, :n].cpu(),
         None if known is None else known.stderr[:, :n].cpu(),
-        gram if fields else None,
+        torch.cat(grams) if fields else None,
     )

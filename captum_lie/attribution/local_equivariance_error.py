@@ -30,7 +30,7 @@ from captum_lie.core.derivative import (
     bind,
     lie_derivatives,
 )
-from captum_lie.core.gram import PrincipalDirections, gram_of, principal_directions
+from captum_lie.core.gram import PrincipalDirections, grams_of, principal_directions
 from captum_lie.core.groups import (
     DEFAULT_GROUP,
     GroupLike,
@@ -333,11 +333,13 @@ class LocalEquivarianceError(GradientAttribution):
         internal_batch_size: int | None = None,
         show_progress: bool = False,
         description: str = "LEE",
+        first_index: int = 0,
     ) -> LeeResult:
         """All that :meth:`evaluate` sums up, image by image, from one pass over the data.
 
         Args:
             gram: also the Gram matrix, under the rule of the first spatial group.
+            first_index: position of the first image, for a part of a larger set.
 
         Returns:
             LEE and control of each image and group, and the Gram matrix.
@@ -364,7 +366,7 @@ class LocalEquivarianceError(GradientAttribution):
                     [*resolved, *fields],
                     n_probes=n_probes,
                     seed=seed,
-                    first_index=seen,
+                    first_index=first_index + seen,
                     internal_batch_size=internal_batch_size,
                 )
             part = of_batch(
@@ -401,21 +403,19 @@ class LocalEquivarianceError(GradientAttribution):
             ValueError: the class was made with ``norm="l1"``, which has no Gram matrix.
         """
         self._check_gram()
-        total = None
-        xs = as_tuple(inputs)
-        for derivative in lie_derivatives(
-            self.forward_func,
-            xs,
-            basis_fields(interpolation=interpolation, border=border),
-            output_fn=self.output_fn,
-            args=additional_forward_args,
-            output_layout=self.output_layout,
-            internal_batch_size=internal_batch_size,
-        ):
-            part = gram_of(derivative) * derivative.shape[1]
-            total = part if total is None else total + part
-        assert total is not None
-        return total / len(xs[0])
+        parts = [
+            grams_of(derivative)
+            for derivative in lie_derivatives(
+                self.forward_func,
+                as_tuple(inputs),
+                basis_fields(interpolation=interpolation, border=border),
+                output_fn=self.output_fn,
+                args=additional_forward_args,
+                output_layout=self.output_layout,
+                internal_batch_size=internal_batch_size,
+            )
+        ]
+        return torch.cat(parts).mean(0)
 
     def principal_directions(self, inputs: Inputs, **options: Any) -> PrincipalDirections:
         """Eigenvalues of :meth:`gram` and their directions, the worst affine motion first.

@@ -111,3 +111,6 @@ Probes = Annotated[
         min=4, help="Backward passes of the control for models with more than 32 outputs."
     ),
 ]
+Samples = Annotated[
+    int, typer.Option(min=1, help="Transformations per image of the sampled metrics.")
+]

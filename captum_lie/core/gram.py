@@ -28,10 +28,10 @@ _NAMED: dict[str, tuple[float, ...]] = {
 }
 
 
-def gram_of(derivatives: Tensor) -> Tensor:
-    """Gram matrix ``[6, 6]`` of derivatives ``[6, N, ...]``, mean over examples and outputs."""
-    flat = derivatives.flatten(1)
-    return flat @ flat.T / flat.shape[1]
+def grams_of(derivatives: Tensor) -> Tensor:
+    """Gram matrices ``[N, 6, 6]`` of examples' derivatives ``[6, N, ...]``, mean over outputs."""
+    flat = derivatives.flatten(2).transpose(0, 1)
+    return flat @ flat.mT / flat.shape[2]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ Announced in ``pyproject.toml`` as ``count = "my_adapter.commands:count"`` under
 from captum_lie.cli.console import explained, notes, say_skipped, say_written
 from captum_lie.cli.inputs import (
     choose_device,
-    find_images,
     find_models,
     parse_groups,
     parse_metrics,
@@ -26,6 +25,7 @@ from captum_lie.cli.inputs import (
     parse_size,
     resized,
 )
+from captum_lie.studies.sources import find_images
 
 __all__ = [
     "choose_device",

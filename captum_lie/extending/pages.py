@@ -10,24 +10,18 @@ False
 library's templates; figures become part of the page by :func:`embed`.
 """
 
+from captum_lie.results import Section
 from captum_lie.results.files import write_atomically, write_bytes_atomically
 from captum_lie.show.layer_report import depth_figure
-from captum_lie.show.report import (
-    Section,
-    embed,
-    lee_values,
-    picture_of,
-    png,
-    render,
-    smoothed,
-)
+from captum_lie.show.pages import embed, png, render
+from captum_lie.show.report import lee_values, pictures_of, smoothed
 
 __all__ = [
     "Section",
     "depth_figure",
     "embed",
     "lee_values",
-    "picture_of",
+    "pictures_of",
     "png",
     "render",
     "smoothed",

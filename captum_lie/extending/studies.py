@@ -1,34 +1,31 @@
-"""The main job: LEE of models over images, each image as each model wants it.
+"""The main job: models over images, each image as each model wants it.
 
+>>> import torch
 >>> from captum_lie import get_groups
->>> from captum_lie.examples import load_model
->>> from captum_lie.extending.commands import find_images
->>> models = {"cnn": load_model("cnn")}
->>> batches, subjects = prepare(models, find_images("builtin", limit=4))
->>> result = measure(models, batches, get_groups("rotation"), pictured=0, relative=False)
+>>> plan = Plan(get_groups("rotation"), options=Options(pictured=0, relative=False))
+>>> models = candidates_from([ModelSpec("small", "cnn")])
+>>> result = carry_out(plan, models, find_images("builtin", limit=4), torch.device("cpu"))
 >>> list(result.table["group"])
 ['rotation']
 """
 
-from captum_lie.cli.inputs import first_images, prepare
 from captum_lie.examples.photographs import find_photographs
-from captum_lie.studies.measurement import (
-    UNTRAINED,
-    Measurement,
-    Picture,
-    Subject,
-    first_examples,
-    measure,
-)
+from captum_lie.studies import Candidate, Demands, Options, prepare
+from captum_lie.studies.plan import Plan, carry_out
+from captum_lie.studies.preparation import first_images
+from captum_lie.studies.sources import find_images
+from captum_lie.studies.specs import ModelSpec, candidates_from
 
 __all__ = [
-    "UNTRAINED",
-    "Measurement",
-    "Picture",
-    "Subject",
+    "Candidate",
+    "Demands",
+    "ModelSpec",
+    "Options",
+    "Plan",
+    "candidates_from",
+    "carry_out",
+    "find_images",
     "find_photographs",
-    "first_examples",
     "first_images",
-    "measure",
     "prepare",
 ]

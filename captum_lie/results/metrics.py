@@ -37,6 +37,7 @@ class MetricResult:
         transformations: the sampled parameters by name, each ``[N, n_samples]``.
         numerical_error: bound on the error of each ``per_example`` value that the method itself
             makes (finite differences), ``[N]``; None where it makes none.
+        rate: whether values are shares of yes among yes and no.
 
     Example:
         >>> import torch
@@ -63,6 +64,7 @@ class MetricResult:
     index: Array
     transformations: Mapping[str, Array] = field(default_factory=dict)
     numerical_error: Array | None = None
+    rate: bool = False
 
     @property
     def psnr(self) -> float | None:
@@ -162,6 +164,15 @@ class MetricTable(Sequence[MetricResult]):
         return json.dumps([r.to_dict() for r in self], allow_nan=False)
 
     @staticmethod
+    def concatenate(parts: Sequence[MetricTable]) -> MetricTable:
+        """The same metrics of consecutive examples as one.
+
+        Raises:
+            ValueError: other metrics, units or parameters from part to part.
+        """
+        return MetricTable([concatenate(list(results)) for results in zip(*parts, strict=True)])
+
+    @staticmethod
     def from_json(text: str) -> MetricTable:
         """The inverse of :meth:`to_json`."""
         return MetricTable([MetricResult.from_dict(content) for content in json.loads(text)])
@@ -198,8 +209,40 @@ def summarise(
         parameters=dict(parameters or {}),
         per_example=per_example,
         index=np.arange(n) if index is None else index,
+        rate=rate,
         transformations=dict(transformations or {}),
         numerical_error=numerical_error,
+    )
+
+
+def concatenate(parts: Sequence[MetricResult]) -> MetricResult:
+    """One metric of consecutive examples as one result.
+
+    Raises:
+        ValueError: results of different metrics, units or parameters.
+    """
+    first = parts[0]
+    same = [(p.metric, p.variant, p.unit, p.border, dict(p.parameters)) for p in parts]
+    if any(other != same[0] for other in same):
+        raise InvalidValueError(
+            f"Results of {first.metric}:{first.variant} with different settings cannot be put "
+            "together: measure all parts with the same options."
+        )
+    errors = [p.numerical_error for p in parts if p.numerical_error is not None]
+    return summarise(
+        first.metric,
+        np.concatenate([p.per_example for p in parts]),
+        unit=first.unit,
+        border=first.border,
+        variant=first.variant,
+        rate=first.rate,
+        index=np.concatenate([p.index for p in parts]),
+        parameters=first.parameters,
+        transformations={
+            name: np.concatenate([p.transformations[name] for p in parts])
+            for name in first.transformations
+        },
+        numerical_error=np.concatenate(errors) if errors else None,
     )
 
 

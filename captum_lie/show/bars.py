@@ -7,29 +7,32 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-_UNTRAINED = " (untrained)"
-
 
 def plot_lee(table: pd.DataFrame, *, relative: bool = False) -> Figure:
     """LEE for each group and model with standard errors; untrained controls as open bars.
 
     Args:
         table: columns ``model``, ``group``, ``lee``, ``stderr``, as ``captum-lie demo`` writes
-            them. A model named ``NAME (untrained)`` is drawn as the control of ``NAME``.
+            them. A model with another's name in the column ``control_of`` is drawn over that one,
+            as its control.
         relative: draw ``relative_lee`` and ``relative_stderr`` instead, with a line at 1, where a
             group's direction is nothing special to the model.
 
     The axis of LEE is logarithmic, since groups and controls differ by orders of magnitude.
 
     Example:
-        >>> columns = ["model", "group", "lee", "stderr"]
-        >>> rows = [("cnn", "rotation", 0.1, 0.02), ("cnn (untrained)", "rotation", 0.001, 0.0002)]
+        >>> columns = ["model", "group", "lee", "stderr", "control_of"]
+        >>> rows = [
+        ...     ("cnn", "rotation", 0.1, 0.02, None),
+        ...     ("twin", "rotation", 0.001, 0.0002, "cnn"),
+        ... ]
         >>> figure = plot_lee(pd.DataFrame(rows, columns=columns))
         >>> figure.axes[0].get_yscale()
         'log'
     """
     groups = list(dict.fromkeys(table["group"]))
-    models = [m for m in dict.fromkeys(table["model"]) if not m.endswith(_UNTRAINED)]
+    controls = controls_of(table)
+    models = [m for m in dict.fromkeys(table["model"]) if m not in controls.values()]
     colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
     figure = Figure(figsize=(max(6.0, 1.15 * len(groups) + 1.5), 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -40,7 +43,7 @@ def plot_lee(table: pd.DataFrame, *, relative: bool = False) -> Figure:
     for m, model in enumerate(models):
         colour = colours[m % len(colours)]
         place = np.arange(len(groups)) + (m - (len(models) - 1) / 2) * width
-        for name, trained in ((model, True), (model + _UNTRAINED, False)):
+        for name, trained in ((model, True), (controls.get(model), False)):
             part = table[table["model"] == name].set_index("group").reindex(groups)
             if part[value].isna().all():
                 continue
@@ -67,12 +70,20 @@ def plot_lee(table: pd.DataFrame, *, relative: bool = False) -> Figure:
     axes.set_ylabel(f"{'relative ' if relative else ''}LEE (mean ± standard error)")
     axes.grid(axis="y", alpha=0.3, zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
-    if table["model"].str.endswith(_UNTRAINED).any():
+    if controls:
         axes.bar(
             [0], [0], color="none", edgecolor="black", linestyle=(0, (2, 1.5)), label="untrained"
         )
     figure.legend(loc="outside upper center", ncols=len(models) + 1, frameon=False, fontsize=9)
     return figure
+
+
+def controls_of(table: pd.DataFrame) -> dict[str, str]:
+    """The name of each model's control, by its own, from the column ``control_of`` if any."""
+    if "control_of" not in table:
+        return {}
+    known = table.dropna(subset="control_of")
+    return dict(zip(known["control_of"], known["model"], strict=True))
 
 
 def _bars(lee: np.ndarray, stderr: np.ndarray, floor: float) -> np.ndarray:

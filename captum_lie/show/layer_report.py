@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from captum_lie.results import LayerMap, LayerwiseResult, Measurement, ModelRecord
 from captum_lie.results.files import write_atomically, write_bytes_atomically
-from captum_lie.results.layerwise import LayerwiseResult
 from captum_lie.show.icicle import icicle
+from captum_lie.show.layer_maps import plot_layer_maps
 from captum_lie.show.layers import plot_depth
-from captum_lie.show.report import embed, png, render
+from captum_lie.show.pages import embed, png, render
 
+#: Decompositions by model, one for each group.
 Results = dict[str, list[LayerwiseResult]]
-
-#: Figures by model and group, one for each image.
-Pictures = dict[tuple[str, str], list[Figure]]
 
 
 def table_of(results: Results) -> pd.DataFrame:
@@ -35,33 +33,30 @@ def table_of(results: Results) -> pd.DataFrame:
     return table[first + [c for c in table.columns if c not in first]]
 
 
-def write_layer_reports(
-    results: Results, folder: Path, *, title: str, maps: Pictures | None = None
-) -> list[Path]:
+def write_layer_report(measurement: Measurement, folder: Path) -> list[Path]:
     """Write ``layers.csv``, ``layers.json``, ``depth_GROUP.png`` and ``layers.html``.
 
-    With ``maps`` also ``maps_GROUP_MODEL_I.png``.
+    Where there are maps also ``maps_GROUP_MODEL_I.png``. The folder is made if missing.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full; no file is half-written.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = measurement.layers
     table = table_of(results)
     csv, data, page = (folder / f"layers.{ending}" for ending in ("csv", "json", "html"))
     write_atomically(csv, table.to_csv(index=False))
     write_atomically(data, json.dumps(json.loads(table.to_json(orient="records")), indent=1))
-    pictures = []
-    for group in groups_of(results):
-        picture = folder / f"depth_{_file_name(group)}.png"
-        write_bytes_atomically(picture, png(depth_figure(results, group)))
-        pictures.append(picture)
-    for (model, group), figures in (maps or {}).items():
-        for i, figure in enumerate(figures):
-            picture = folder / f"maps_{_file_name(group)}_{_file_name(model)}_{i}.png"
-            write_bytes_atomically(picture, png(figure))
-            pictures.append(picture)
-    sections = layer_sections(results, maps)
-    write_atomically(page, render("layers.html.j2", title=title, **sections))
-    return [page, csv, data, *pictures]
+    pictures = {f"depth_{_file_name(g)}": depth_figure(results, g) for g in groups_of(results)}
+    for model in measurement.models:
+        for group in model.layer_maps:
+            for i, figure in enumerate(map_figures(model, group)):
+                pictures[f"maps_{_file_name(group)}_{_file_name(model.name)}_{i}"] = figure
+    for name, figure in pictures.items():
+        write_bytes_atomically(folder / f"{name}.png", png(figure))
+    html = render("layers.html.j2", title=measurement.title, **layer_sections(measurement))
+    write_atomically(page, html)
+    return [page, csv, data, *(folder / f"{name}.png" for name in pictures)]
 
 
 def _file_name(text: str) -> str:
@@ -69,6 +64,7 @@ def _file_name(text: str) -> str:
 
 
 def groups_of(results: Results) -> list[str]:
+    """The groups of all decompositions."""
     return list(dict.fromkeys(r.group for per_group in results.values() for r in per_group))
 
 
@@ -82,8 +78,29 @@ def depth_figure(results: Results, group: str) -> Figure:
     return plot_depth(*chosen.values(), titles=titles)
 
 
-def layer_sections(results: Results, maps: Pictures | None = None) -> dict[str, Any]:
-    """What a template needs to show the results; the first icicle carries plotly's code."""
+def map_figures(model: ModelRecord, group: str) -> list[Figure]:
+    """For each image where the leading modules of a decomposition add to the error."""
+    maps = model.layer_maps[group]
+    if model.shown is None or not maps:
+        return []
+    return [
+        plot_layer_maps(
+            model.shown[i],
+            [(_short(m), m.attribution[i : i + 1], m.layout) for m in maps],
+            columns=len(maps) + 1,
+        )
+        for i in range(len(maps[0].attribution))
+    ]
+
+
+def _short(drawn: LayerMap) -> str:
+    call = f" #{drawn.call + 1}" if drawn.call else ""
+    return ".".join(drawn.module.split(".")[-3:]) + call
+
+
+def layer_sections(measurement: Measurement) -> dict[str, Any]:
+    """What a template needs to show the layers; the first icicle carries plotly's code."""
+    results = measurement.layers
     sections = []
     code = True
     for group in groups_of(results):
@@ -92,7 +109,11 @@ def layer_sections(results: Results, maps: Pictures | None = None) -> dict[str, 
             for result in (r for r in per_group if r.group == group):
                 buffer = io.StringIO()
                 icicle(result, title=f"{model}: {group.replace('_', ' ')}").write_html(
-                    buffer, full_html=False, include_plotlyjs=code, default_height="480px"
+                    buffer,
+                    full_html=False,
+                    include_plotlyjs=code,
+                    default_height="480px",
+                    div_id=f"icicle-{_file_name(group)}-{_file_name(model)}",
                 )
                 icicles.append(buffer.getvalue())
                 code = False
@@ -102,13 +123,14 @@ def layer_sections(results: Results, maps: Pictures | None = None) -> dict[str, 
                 "depth": embed(depth_figure(results, group)),
                 "icicles": icicles,
                 "maps": [
-                    (model, embed(figure))
-                    for model in results
-                    for figure in (maps or {}).get((model, group), [])
+                    (model.name, embed(figure))
+                    for model in measurement.models
+                    if group in model.layer_maps
+                    for figure in map_figures(model, group)
                 ],
             }
         )
-    every: Sequence[LayerwiseResult] = [r for rs in results.values() for r in rs]
+    every = [result for per_group in results.values() for result in per_group]
     return {
         "layer_sections": sections,
         "resolved": {model: rs[0].resolved_share for model, rs in results.items()},
@@ -121,9 +143,9 @@ def layer_sections(results: Results, maps: Pictures | None = None) -> dict[str, 
 
 def _largest(results: Results, most: int = 12) -> list[dict[str, object]]:
     table = table_of(results).dropna(subset="self_contribution")
-    found = []
+    blocks = []
     for (model, group), part in table.groupby(["model", "group"], sort=False):
         order = part["self_contribution"].abs().sort_values(ascending=False).index
         rows = part.reindex(order).head(most).to_dict("records")
-        found.append({"model": model, "group": group, "rows": rows})
-    return found
+        blocks.append({"model": model, "group": group, "rows": rows})
+    return blocks

@@ -1,69 +1,42 @@
-"""Reports: a self-contained HTML page, CSV and JSON. Files appear whole or not at all."""
+"""The report of a measurement: a self-contained HTML page, CSV and JSON, from its record alone."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
-from torch import Tensor
 
+from captum_lie.results import Measurement, ModelRecord
 from captum_lie.results.files import write_atomically
 from captum_lie.show.bars import plot_lee
+from captum_lie.show.layer_report import layer_sections
 from captum_lie.show.maps import plot_maps
+from captum_lie.show.pages import embed, render
 from captum_lie.show.smoothing import legible_sigma
-from captum_lie.studies.measurement import UNTRAINED, Measurement, Picture
 
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part that an adapter adds to a report: a heading and HTML below it.
-
-    A leading one stands at the top.
-    """
-
-    title: str
-    html: str
-    leading: bool = False
+FORMAT_VERSION = 2
 
 
-def write_reports(
-    measurement: Measurement,
-    folder: Path,
-    *,
-    title: str,
-    layers: dict[str, object] | None = None,
-    sections: Callable[[], Sequence[Section]] = tuple,
-    raw_maps: bool = False,
-) -> list[Path]:
+def write_report(measurement: Measurement, folder: Path, *, raw_maps: bool = False) -> list[Path]:
     """Write ``report.html``, ``lee.csv``, ``lee.json`` (and ``metrics.csv``) into a folder.
 
     The folder is made if missing.
-
-    Args:
-        sections: gives what adapters add, asked when all else is drawn.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full; no file is left half-written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     contents: dict[str, Callable[[], str]] = {
-        "report.html": lambda: render_html(
-            measurement, title=title, layers=layers, sections=sections, raw_maps=raw_maps
-        ),
+        "report.html": lambda: render_html(measurement, raw_maps=raw_maps),
         "lee.csv": lambda: measurement.table.to_csv(index=False),
         "lee.json": lambda: render_json(measurement),
     }
-    if measurement.metrics is not None:
-        metrics = measurement.metrics
+    metrics = measurement.metrics
+    if metrics is not None:
         contents["metrics.csv"] = lambda: metrics.to_csv(index=False)
     for name, content in contents.items():
         write_atomically(folder / name, content())
@@ -71,60 +44,67 @@ def write_reports(
 
 
 def render_json(measurement: Measurement) -> str:
-    """The numbers of a measurement as JSON (``format`` 1)."""
+    """The numbers of a measurement as JSON (``format`` 2)."""
+    metrics = measurement.metrics
     content = {
         "format": FORMAT_VERSION,
         "settings": measurement.settings,
-        "models": {name: asdict(subject) for name, subject in measurement.subjects.items()},
+        "environment": asdict(measurement.environment),
+        "models": {model.name: described(model) for model in measurement.models},
         "lee": json.loads(measurement.table.to_json(orient="records", double_precision=15)),
         "metrics": None
-        if measurement.metrics is None
-        else json.loads(measurement.metrics.to_json(orient="records", double_precision=15)),
+        if metrics is None
+        else json.loads(metrics.to_json(orient="records", double_precision=15)),
         "principal_directions": {
             model: [
                 {
-                    "lee": found.eigenvalues[rank].item(),
-                    "direction": found.directions[rank].tolist(),
-                    "words": found.describe(rank),
+                    "lee": directions.eigenvalues[rank].item(),
+                    "direction": directions.directions[rank].tolist(),
+                    "words": directions.describe(rank),
                 }
-                for rank in range(len(found.eigenvalues))
+                for rank in range(len(directions.eigenvalues))
             ]
-            for model, found in measurement.directions.items()
+            for model, directions in measurement.directions.items()
         },
     }
     return json.dumps(content, indent=2)
 
 
-def render_html(
-    measurement: Measurement,
-    *,
-    title: str,
-    layers: dict[str, object] | None = None,
-    sections: Callable[[], Sequence[Section]] = tuple,
-    raw_maps: bool = False,
-) -> str:
-    """A measurement as one self-contained HTML page, with sections on its layers if given.
+def described(model: ModelRecord) -> dict[str, Any]:
+    """What a report says of a model beside its errors."""
+    subject = {} if model.subject is None else asdict(model.subject)
+    return subject | {
+        "role": model.role,
+        "control_of": model.control_of,
+        "accuracy": model.accuracy,
+        "accuracy_stderr": model.accuracy_stderr,
+        "images": model.images_digest,
+    }
+
+
+def render_html(measurement: Measurement, *, raw_maps: bool = False) -> str:
+    """A measurement as one self-contained HTML page, with its layers and sections if it has any.
 
     Maps of images larger than 64 pixels are smoothed, unless ``raw_maps``.
     """
+    environment = measurement.environment
     return render(
         "report.html.j2",
-        title=title,
-        settings=measurement.settings,
-        n_models=sum(not m.endswith(UNTRAINED) for m in set(measurement.table["model"])),
+        title=measurement.title,
+        settings=measurement.settings
+        | {"device": environment.device}
+        | {name: environment.versions.get(name, "") for name in ("captum-lie", "torch")},
+        n_models=len(measurement.trained),
         n=int(measurement.table["n"].max()),
         **lee_values(measurement),
         directions={
             m: (d.eigenvalues[0].item(), d.describe()) for m, d in measurement.directions.items()
         },
-        pictures=[
-            embed(picture_of(picture, smooth=0 if raw_maps else None))
-            for picture in measurement.pictures
-        ],
-        sigmas=[] if raw_maps else smoothed(measurement.pictures),
-        layers=layers,
+        pictures=[embed(f) for f in pictures_of(measurement.models, 0 if raw_maps else None)],
+        sigmas=[] if raw_maps else smoothed(measurement.models),
+        layers=layer_sections(measurement) if measurement.layers else None,
         metrics=_metric_rows(measurement),
-        sections=sections(),
+        sections=measurement.sections,
     )
 
 
@@ -133,8 +113,8 @@ def _metric_rows(measurement: Measurement) -> list[dict[str, Any]]:
     table = measurement.metrics
     if table is None:
         return []
-    trained = [m for m in dict.fromkeys(measurement.table["model"]) if not m.endswith(UNTRAINED)]
-    lee = measurement.table.rename(columns={"lee": "value"}).set_index("model").loc[trained]
+    lee = measurement.table.rename(columns={"lee": "value"})
+    lee = lee[lee["role"] == "trained"].set_index("model")
     rows = [
         {
             "metric": "lee",
@@ -174,50 +154,46 @@ def lee_values(measurement: Measurement) -> dict[str, Any]:
             {"model": model, "cells": [lee.loc[(model, g)].to_dict() for g in groups]}
             for model in dict.fromkeys(table["model"])
         ],
-        "subjects": measurement.subjects,
+        "subjects": {m.name: described(m) for m in measurement.models if m.subject is not None},
         "number": lambda value: f"{value:.3g}",
     }
 
 
-def picture_of(picture: Picture, *, smooth: float | None = None) -> Figure:
-    """Maps of one image by all models, a row each, over the image as that model saw it."""
-    return plot_maps(
-        [picture.images[model] for model in picture.maps],
-        [(model, _titled(maps.items())) for model, maps in picture.maps.items()],
-        smooth=smooth,
-    )
+def pictures_of(
+    models: Sequence[ModelRecord],
+    smooth: float | None = None,
+    *,
+    groups: Collection[str] | None = None,
+) -> list[Figure]:
+    """For each image the maps of all models, a row each, over the image as that model saw it.
+
+    Args:
+        models: those without maps are left out.
+        smooth: as for :func:`captum_lie.plotting.plot_maps`.
+        groups: draw these alone.
+    """
+    drawn = [m for m in models if m.shown is not None and m.maps]
+    return [
+        plot_maps(
+            [m.shown[i] for m in drawn if m.shown is not None],
+            [
+                (
+                    m.name,
+                    [
+                        (group.replace("_", "\n", 1), a[i], a[i].double().sum().item())
+                        for group, a in m.maps.items()
+                        if groups is None or group in groups
+                    ],
+                )
+                for m in drawn
+            ],
+            smooth=smooth,
+        )
+        for i in range(min((len(m.shown) for m in drawn if m.shown is not None), default=0))
+    ]
 
 
-def smoothed(pictures: Sequence[Picture]) -> list[float]:
+def smoothed(models: Sequence[ModelRecord]) -> list[float]:
     """Standard deviations in pixels of the kernels by which maps are smoothed by default."""
-    sizes = {tuple(image.shape[-2:]) for p in pictures for image in p.images.values()}
+    sizes = {tuple(m.shown.shape[-2:]) for m in models if m.shown is not None}
     return sorted({legible_sigma(*size) for size in sizes} - {0.0})
-
-
-def _titled(maps: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor, float]]:
-    return [(group.replace("_", "\n", 1), a, a.double().sum().item()) for group, a in maps]
-
-
-def render(template: str, *, package: str = "captum_lie.show", **values: Any) -> str:
-    """A template of this package, or of an adapter that includes this package's, filled in."""
-    environment = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader(name) for name in dict.fromkeys((package, "captum_lie.show"))]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    return environment.get_template(template).render(**values)
-
-
-def embed(figure: Figure) -> str:
-    """A figure as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png(figure)).decode()
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"dpi": 110, "metadata": {"Software": None}}
-    figure.savefig(buffer, format="png", **options)
-    return buffer.getvalue()

@@ -26,6 +26,7 @@ from captum_lie_onnx import (
     derivative_parity,
     export,
     export_lie_derivative,
+    jets,
     tracing,
 )
 from captum_lie_onnx.limits import Limits
@@ -271,7 +272,7 @@ def test_operators_without_forward_mode(tmp_path: Path) -> None:
 
 
 def test_a_wrong_derivative_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = derivative_export.jet_of
+    right = jets.jet_of
 
     def wrong(*args: Any, **options: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         jet = right(*args, **options)

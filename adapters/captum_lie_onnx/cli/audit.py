@@ -184,5 +184,5 @@ def _reference(name: str | None, checkpoint: Path | None) -> nn.Module | Path | 
         return None
     if name.endswith((".onnx", ".json")):
         return Path(name)
-    (module,) = find_models([name], checkpoint=checkpoint).values()
-    return module.to(torch.device("cpu"))
+    (candidate,) = find_models([name], checkpoint=checkpoint)
+    return candidate.model.to(torch.device("cpu"))

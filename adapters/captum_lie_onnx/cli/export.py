@@ -46,9 +46,10 @@ def export_command(
         from captum_lie_onnx.derivative_export import export_lie_derivative
         from captum_lie_onnx.exporting import export
 
-        (module,) = find_models(
+        (candidate,) = find_models(
             [model], pretrained=pretrained, checkpoint=checkpoint, mean=mean, std=std
-        ).values()
+        )
+        module = candidate.model
         wanted = parse_size(size) or getattr(module, "input_size", None)
         if wanted is None and model not in examples.MODEL_NAMES:
             raise InvalidValueError(f"{model} does not say its input size: say it with --size HxW.")

@@ -1,4 +1,4 @@
-"""Models as they are written on a command line: ``LABEL=NAME@CHECKPOINT``."""
+"""Models as they are written on a command line, ``LABEL=NAME@CHECKPOINT``, and loaded."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from captum_lie.errors import InvalidValueError
-from captum_lie.studies.measurement import UNTRAINED
+from captum_lie.images import view_of
+from captum_lie.images.preprocessing import Normalized
+from captum_lie.studies.candidates import UNTRAINED, Candidate, untrained_twin
+from captum_lie.studies.models import has_untrained_twin, load_model
 
 #: A label has none of the characters that paths and names of models are made of.
 _LABELLED = re.compile(r"(?P<label>[^=:/\\@]+)=(?P<rest>.*)")
+
+#: In the place of a checkpoint.
+RANDOM = "random"
 
 #: In these names ``@`` marks a revision.
 _REPOSITORIES = ("hf-hub:", "hf_hub:")
@@ -25,15 +33,19 @@ class ModelSpec:
         label: what to call it in tables, files and figures.
         name: for :func:`captum_lie.studies.models.load_model`.
         checkpoint: weights to load instead of the model's own.
+        random: random weights instead.
     """
 
     label: str
     name: str
     checkpoint: Path | None = None
+    random: bool = False
 
 
 def parse_spec(text: str) -> ModelSpec:
     """``[LABEL=]NAME[@CHECKPOINT]``; a factory without a label is called by its file's name.
+
+    ``@random`` stands for random weights.
 
     Raises:
         ValueError: a part of it is empty.
@@ -58,6 +70,8 @@ def parse_spec(text: str) -> ModelSpec:
     if not label:
         label = name.rpartition("/")[2] if ".py:" in name else name
         label += f"@{Path(checkpoint).name}" if checkpoint else ""
+    if checkpoint == RANDOM:
+        return ModelSpec(label, name, random=True)
     return ModelSpec(label, name, Path(checkpoint) if checkpoint else None)
 
 
@@ -90,3 +104,54 @@ def parse_specs(texts: Sequence[str], checkpoint: Path | None = None) -> list[Mo
             f"write --model {specs[0].name}@FILE for each that has one."
         )
     return [ModelSpec(specs[0].label, specs[0].name, checkpoint)]
+
+
+#: Mean and standard deviation of each channel.
+Normalisation = tuple[Sequence[float], Sequence[float]]
+
+
+def candidates_from(
+    specs: Sequence[ModelSpec],
+    *,
+    pretrained: bool = True,
+    normalisation: Normalisation | None = None,
+    control: bool = False,
+) -> list[Candidate]:
+    """The models of several specs, each followed by its untrained twin if asked for.
+
+    Args:
+        pretrained: False loads untrained architectures.
+        normalisation: of all of them, instead of their own.
+        control: add the twins of models that have one.
+
+    Raises:
+        ValueError: nothing by that name, or not a model.
+
+    Example:
+        >>> [c.name for c in candidates_from([parse_spec("cnn")], control=True)]
+        ['cnn', 'cnn (untrained)']
+    """
+    candidates = []
+    for spec in specs:
+        model = load(spec, pretrained=pretrained, normalisation=normalisation)
+        candidates.append(Candidate(spec.label, model))
+        if control and pretrained and not spec.random and has_untrained_twin(spec.name):
+            bare = ModelSpec(spec.label, spec.name)
+            twin = load(bare, pretrained=False, normalisation=normalisation)
+            candidates.append(untrained_twin(spec.label, twin))
+    return candidates
+
+
+def load(
+    spec: ModelSpec, *, pretrained: bool = True, normalisation: Normalisation | None = None
+) -> nn.Module:
+    """The model of a spec, which says what it is in reports (``provenance``)."""
+    trained = pretrained and not spec.random
+    model = load_model(spec.name, pretrained=trained, checkpoint=spec.checkpoint)
+    provenance = getattr(model, "provenance", None)
+    if normalisation:
+        view, classes = view_of(model), getattr(model, "classes", None)
+        model = Normalized(model, *normalisation, view=view, classes=classes).eval()
+    what = f"{spec.name}: {provenance}" if provenance else spec.name
+    setattr(model, "provenance", what)  # noqa: B010 (a module's attributes are typed as modules)
+    return model
