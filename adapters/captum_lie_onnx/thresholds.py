@@ -181,9 +181,9 @@ def _known(name: str) -> str:
 
 def _limit(name: str, value: object) -> float:
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise InvalidTypeError
-        limit = float(value)  # type: ignore[arg-type]
+        limit = float(value)
     except (TypeError, ValueError):
         raise InvalidValueError(f"The threshold {name} must be a number; got {value!r}.") from None
     if not limit >= 0:

@@ -376,8 +376,8 @@ def test_outputs_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
 
 def test_a_child_that_dies_is_explained(tmp_path: Path) -> None:
     model = OnnxModel(toy.good(tmp_path / "model.onnx"), limits=LIMITS)
-    process = model._file.engine._process  # type: ignore[attr-defined]
-    os.kill(process.pid, signal.SIGKILL)
+    assert isinstance(model._file.engine, IsolatedSession)
+    os.kill(model._file.engine._process.pid, signal.SIGKILL)
     with pytest.raises(OnnxModelError, match="died while running it"):
         model(IMAGES)
     with pytest.raises(OnnxModelError, match="open it again"):
