@@ -168,6 +168,11 @@ def pushforward(
     Raises:
         UnsupportedModelError: neither forward mode nor reverse-over-reverse can differentiate the
             model.
+
+    Example:
+        >>> x, tangents = torch.tensor([[1.0], [2.0]]), torch.ones(3, 2, 1)
+        >>> pushforward(torch.square, (x,), (tangents,)).shape
+        torch.Size([3, 2, 1])
     """
     with differentiable(), torch.no_grad():
         inputs = tuple(x.detach().clone() for x in inputs)

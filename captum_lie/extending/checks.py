@@ -1,4 +1,7 @@
-"""Checks on what users pass in: each error says the cause, what it got, and the remedy."""
+"""Checks on what users pass in: each error says the cause, what it got, and the remedy.
+
+All raise classes of :mod:`captum_lie.errors`, which command lines print as one line.
+"""
 
 from captum_lie.core.validation import (
     check_eval_mode,

@@ -191,7 +191,13 @@ def summarise(
     transformations: Mapping[str, Array] | None = None,
     numerical_error: Array | None = None,
 ) -> MetricResult:
-    """Mean, standard error and 95 % interval over examples, which are taken to be independent."""
+    """Mean, standard error and 95 % interval over examples, which are taken to be independent.
+
+    Example:
+        >>> result = summarise("drift", np.array([1.0, 3.0]), unit="pixels", border="reflect")
+        >>> result.value, result.stderr
+        (2.0, 1.0)
+    """
     n = len(per_example)
     value = float(per_example.mean()) if n else float("nan")
     stderr = float(per_example.std(ddof=1) / n**0.5) if n > 1 else float("nan")
