@@ -9,8 +9,8 @@ from importlib.metadata import version
 
 from captum_lie import layouts, metrics, plotting
 from captum_lie.attribution import LayerLieDerivative, LieDerivative, LocalEquivarianceError
+from captum_lie.attribution.derivative import lie_derivative
 from captum_lie.core.aliasing import aliasing_error
-from captum_lie.core.derivative import lie_derivative
 from captum_lie.core.gram import PrincipalDirections, principal_directions
 from captum_lie.core.groups import (
     BASIS,

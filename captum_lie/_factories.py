@@ -41,13 +41,13 @@ def find_factory(spec: str) -> Callable[..., Any]:
         raise InvalidValueError(f"{file} failed to run: {described(error)}") from error
     finally:
         sys.path.pop(0)
-    factory = getattr(module, function, None)
+    factory: Callable[..., Any] | None = getattr(module, function, None)
     if not callable(factory):
         names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise InvalidValueError(
             f"{file} has no function {function!r}. It has: {', '.join(names) or 'none'}."
         )
-    return factory  # type: ignore[no-any-return]
+    return factory
 
 
 def described(error: BaseException) -> str:

@@ -154,7 +154,8 @@ def test_targets_of_every_kind() -> None:
     for target in ([1, 1], torch.tensor([1, 1]), torch.tensor(1), (1,)):
         torch.testing.assert_close(method.attribute(x, target=target, group="rotation"), first)
     dense = LieDerivative(build("dense"))
-    tuples = dense.attribute(x, target=[(1, 2, 3), (0, 4, 5)], group="rotation")
+    places: list[tuple[int, ...]] = [(1, 2, 3), (0, 4, 5)]
+    tuples = dense.attribute(x, target=places, group="rotation")
     torch.testing.assert_close(
         tuples[1:], dense.attribute(x[1:], target=(0, 4, 5), group="rotation")
     )

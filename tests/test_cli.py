@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from PIL import Image
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, __version__, examples
+from captum_lie._compat import tomllib
 from captum_lie.examples.photographs import find_photographs
 from tests.command_line import refused, run
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-import tomllib
 import zipfile
 from pathlib import Path
+
+from captum_lie._compat import tomllib
 
 ROOT = Path(__file__).parents[1]
 

@@ -40,7 +40,7 @@ def test_shipped_data_is_small() -> None:
 
 
 def test_licence_file_names_every_photograph() -> None:
-    text = files("captum_lie.examples").joinpath("data", "LICENSE.md").read_text("utf-8")
+    text = files("captum_lie.examples").joinpath("data").joinpath("LICENSE.md").read_text("utf-8")
     for name, (function, _) in training.PHOTOGRAPHS.items():
         assert f"| {name} | `{function}` |" in text
 

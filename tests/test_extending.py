@@ -6,12 +6,13 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from captum_lie._compat import tomllib
 
 PAGE = Path(__file__).parents[1] / "docs" / "api" / "extending.md"
 BLOCK = re.compile(r'```(?:python|toml) title="(.*?)"\n(.*?)```', flags=re.S)

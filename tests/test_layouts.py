@@ -287,14 +287,14 @@ def test_overrides_take_effect_and_move_blame_only() -> None:
     folded = decompose(windowed(), {"1": (None, UNKNOWN)})
     rows = {row.module: (i, row) for i, row in enumerate(folded.rows)}
     assert not rows["1"][1].resolved
-    assert rows["1"][1].output_layout == "unknown"
+    assert rows["1"][1].output_layout == (UNKNOWN,)
     torch.testing.assert_close(
         folded.self_contributions[0],
         plain.self_contributions[0] + plain.contributions[rows["1"][0]],
     )
     transposed = decompose(windowed(), {"2": NHWC})
     names = [row.module for row in transposed.rows]
-    assert transposed.rows[names.index("2")].input_layout == "nhwc"
+    assert transposed.rows[names.index("2")].input_layout == (NHWC,)
     i = names.index("2")
     assert not torch.allclose(transposed.contributions[i], plain.contributions[i])
     torch.testing.assert_close(transposed.self_contributions.nansum(0), plain.total)

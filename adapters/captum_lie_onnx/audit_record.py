@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class AuditRecord:
         """The report in plain types. Equal for equal audits, but for ``timestamp``."""
         return {
             "schema": SCHEMA,
-            "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+            "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "passed": self.passed,
             "settings": dict(self.settings),
             "identity": self.identity,

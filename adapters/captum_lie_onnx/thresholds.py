@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.extending.checks import one_of
+from captum_lie.extending.compat import tomllib
 from captum_lie.metrics import METRIC_NAMES
 
 Status = Literal["pass", "fail", "inconclusive"]
@@ -181,7 +181,7 @@ def _known(name: str) -> str:
 
 def _limit(name: str, value: object) -> float:
     try:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if isinstance(value, bool) or not isinstance(value, SupportsFloat | str):
             raise InvalidTypeError
         limit = float(value)
     except (TypeError, ValueError):

@@ -118,7 +118,7 @@ WINDOWED: list[tuple[Classes, Rule]] = [
         classes("models.efficientvit_msra", "CascadedGroupAttention"),
         windows(
             classes("models.efficientvit_msra", "LocalWindowAttention"),
-            lambda block: (block.attn.resolution,) * 2,
+            lambda block: (min(block.window_resolution, block.resolution),) * 2,
         ),
     ),
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_lie.attribution.derivative import lie_derivative
 from captum_lie.core.autodiff import differentiable
 from captum_lie.core.captum_compat import (
     ForwardFunc,
@@ -19,7 +20,7 @@ from captum_lie.core.captum_compat import (
     sum_per_example,
 )
 from captum_lie.core.chunks import Chunk, in_chunks
-from captum_lie.core.derivative import bind, lie_derivative
+from captum_lie.core.derivative import bind
 from captum_lie.core.groups import DEFAULT_GROUP, GroupLike, get_group
 from captum_lie.core.validation import check_eval_mode, check_inputs, check_internal_batch_size
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from captum_lie._compat import StrEnum
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, say_skipped, say_written
 from captum_lie.cli.finishing import LAYERS

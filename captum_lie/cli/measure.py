@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from captum_lie._compat import StrEnum
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, say_labels, say_skipped
 from captum_lie.cli.finishing import finish

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from captum_lie._compat import StrEnum
 from captum_lie.core.groups import GROUP_NAMES
 from captum_lie.metrics import METRIC_NAMES
 

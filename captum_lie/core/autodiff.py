@@ -118,6 +118,14 @@ class _AffineBatchNorm(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def unhooked() -> AbstractContextManager[None]:
+    """A scope of our own operations, which pass by the modes that models are evaluated under.
+
+    Each mode costs every operation, down to ``len(x)``, a detour through Python.
+    """
+    return torch._C.DisableTorchFunction()
+
+
 _BATCH_NORM = inspect.signature(F.batch_norm)
 
 
@@ -132,7 +140,8 @@ def _affine_batch_norm(
 ) -> Tensor:
     scale, shift = fixed_statistics(running_mean, running_var, weight, bias, eps)
     channels = (-1, *[1] * (input.ndim - 2))
-    return input * scale.reshape(channels) + shift.reshape(channels)
+    scaled = input * scale.reshape(channels)
+    return scaled.add_(shift.reshape(channels))  # in place: half the memory to write
 
 
 def pullback(function: Function, inputs: Tensors, cotangent: Tensor) -> Tensors:

@@ -22,7 +22,7 @@ from captum._utils.common import (
 from captum._utils.progress import progress as _progress
 from captum._utils.typing import TargetType
 from captum.attr._utils.attribution import GradientAttribution, LayerAttribution
-from captum.log import log_usage
+from captum.log import log_usage as _log_usage
 from captum.robust import Perturbation
 from torch import Tensor
 
@@ -46,9 +46,15 @@ __all__ = [
     "validate_target",
 ]
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 ForwardFunc = Callable[..., Any]
 Inputs = Tensor | tuple[Tensor, ...]
 T = TypeVar("T")
+
+
+def log_usage(*, part_of_slo: bool) -> Callable[[Decorated], Decorated]:
+    """Captum's decorator of every ``attribute``, which ``NoiseTunnel`` and TCAV look behind."""
+    return cast("Callable[[Decorated], Decorated]", _log_usage(part_of_slo=part_of_slo))
 
 
 def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:

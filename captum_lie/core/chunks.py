@@ -80,9 +80,9 @@ def in_chunks(
         tangents = -(-n_tangents // parts) if parts > 1 else None
     first = 0
     while first < total:
-        found, arguments, chosen = take(inputs, args, target, first, min(first + size, total))
+        examples, arguments, chosen = take(inputs, args, target, first, min(first + size, total))
         try:
-            result = work(Chunk(found, arguments, chosen, first, tangents))
+            result = work(Chunk(examples, arguments, chosen, first, tangents))
         except RuntimeError as error:
             smallest = size == 1 and (tangents or n_tangents) == 1
             if smallest or internal_batch_size is not None or not is_out_of_memory(error):
@@ -143,7 +143,7 @@ class _Largest(TorchDispatchMode):
     """Notes the largest tensor made, views of what was there before not counted."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        TorchDispatchMode.__init__(self)
         self.bytes = 0
 
     def __torch_dispatch__(

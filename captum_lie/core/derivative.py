@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,122 +12,101 @@ from torch import Tensor
 from captum_lie.core.autodiff import pushforward
 from captum_lie.core.captum_compat import (
     ForwardFunc,
-    Inputs,
     TargetType,
-    as_tuple,
     run_forward,
     select_targets,
 )
 from captum_lie.core.chunks import Chunk, in_chunks
 from captum_lie.core.groups import (
     Affine,
-    GroupLike,
     OneParameterGroup,
     SpatialGroup,
-    get_groups,
-    is_single,
 )
 from captum_lie.core.validation import (
     check_eval_mode,
     check_inputs,
     check_internal_batch_size,
     check_output,
-    one_of,
 )
 
-OutputLayout = Literal["trivial", "image"]
 OutputFn = Callable[[Tensor], Tensor]
 
 
-def lie_derivative(
-    forward_func: ForwardFunc,
-    inputs: Inputs,
-    group: GroupLike | Sequence[GroupLike] = "translation_x",
-    *,
-    target: TargetType = None,
-    additional_forward_args: object = None,
-    output_layout: OutputLayout = "trivial",
-    internal_batch_size: int | None = None,
-) -> Tensor:
-    """Lie derivative ``L f(x) = J_f(x) ξ_in(x) - ξ_out(f(x))``, no sampling.
+class Representation(Protocol):
+    """How a group acts on an output that moves: a :class:`captum_lie.layouts.Layout`, say."""
 
-    Gruver et al., arXiv 2210.02984, Eq. 3. One forward-mode evaluation serves all groups: spatial
-    groups are combinations of at most six tangents, one for each basis field of aff(2).
+    @property
+    def moves(self) -> bool:
+        """Whether it acts at all."""
 
-    Args:
+    def generator(self, group: OneParameterGroup, x: Tensor) -> Tensor:
+        """The tangent ``ξ_out(x)``, shaped like the output ``x``."""
+
+
+@dataclass(frozen=True)
+class ModelFunction:
+    """What is differentiated: a model, or part of what it returns, as a function of its images.
+
+    Attributes:
         forward_func: the model, or any callable of tensors that returns one tensor ``[N, ...]``.
-        inputs: images ``[N, C, H, W]``, or a tuple of them that are transformed together.
-        group: a group or its name, or a sequence of them.
-        target: output index as anywhere in Captum; by default the whole output.
-        additional_forward_args: passed on after the inputs, not differentiated.
-        output_layout: ``"trivial"`` if outputs should stay put (class scores), ``"image"`` if the
-            output is ``[N, K, H', W']`` and should move with the input.
-        internal_batch_size: at most so many examples × tangents at a time; by default as many as
-            run fast and fit the memory.
-
-    Returns:
-        ``[N, ...]`` like the output, for a sequence of G groups ``[G, N, ...]``. Units: output per
-        unit of the group's parameter.
-
-    Raises:
-        TypeError, ValueError: images, groups, layout or model mode are not usable.
-        AssertionError: bad target (by Captum).
+        output_fn: applied to the output; None for none.
+        target: which output, in any form that Captum knows; None for all of them.
+        args: passed on after the images, not differentiated.
+        output_layout: how the output moves with the images; None if it should stay put.
 
     Example:
-        >>> x = torch.rand(2, 3, 8, 8)
-        >>> lie_derivative(lambda x: x.mean((2, 3)), x, ["rotation", "brightness"]).shape
-        torch.Size([2, 2, 3])
+        >>> from captum_lie import get_groups
+        >>> second = ModelFunction(torch.nn.Flatten(), torch.square, target=1)
+        >>> images = torch.arange(1.0, 5.0).reshape(2, 1, 1, 2)
+        >>> list(lie_derivatives(second, (images,), get_groups("brightness")))
+        [tensor([[ 8., 32.]])]
     """
-    single = is_single(group)
-    derivative = torch.cat(
-        list(
-            lie_derivatives(
-                forward_func,
-                as_tuple(inputs),
-                get_groups(group),
-                target=target,
-                args=additional_forward_args,
-                output_layout=output_layout,
-                internal_batch_size=internal_batch_size,
-            )
-        ),
-        dim=1,
-    )
-    return derivative[0] if single else derivative
+
+    forward_func: ForwardFunc
+    output_fn: OutputFn | None = None
+    target: TargetType = None
+    args: object = None
+    output_layout: Representation | None = None
+
+    @property
+    def moving(self) -> Representation | None:
+        """How the output moves; None if it stays put."""
+        layout = self.output_layout
+        return layout if layout is not None and layout.moves else None
+
+    def on(self, chunk: Chunk) -> Callable[..., Tensor]:
+        """The function of a chunk's images, with its own targets and arguments."""
+        return bind(self.forward_func, self.output_fn, chunk.target, chunk.args)
 
 
 def lie_derivatives(
-    forward_func: ForwardFunc,
+    function: ModelFunction,
     inputs: tuple[Tensor, ...],
     groups: Sequence[OneParameterGroup],
     *,
-    output_fn: OutputFn | None = None,
-    target: TargetType = None,
-    args: object = None,
-    output_layout: OutputLayout = "trivial",
     internal_batch_size: int | None = None,
 ) -> Iterator[Tensor]:
-    """:func:`lie_derivative` as a stream over examples: chunks ``[G, n, ...]``."""
-    one_of("output_layout", output_layout, ("trivial", "image"))
+    """Lie derivatives ``L f(x) = J_f(x) ξ_in(x) - ξ_out(f(x))`` as a stream over examples.
+
+    One forward-mode evaluation serves all groups (see :func:`captum_lie.lie_derivative`).
+
+    Yields:
+        Chunks ``[G, n, ...]``.
+    """
     basis, mixing = tangent_basis(groups)
 
     def generators(xs: tuple[Tensor, ...], _first: int) -> tuple[Tensor, ...]:
         return tuple(torch.stack([g.generator(x) for g in basis]) for x in xs)
 
-    for function, xs, derivative in derivatives_along(
-        forward_func,
-        inputs,
-        generators,
-        len(basis),
-        output_fn=output_fn,
-        target=target,
-        args=args,
-        internal_batch_size=internal_batch_size,
+    for chunk, derivative in derivatives_along(
+        function, inputs, generators, len(basis), internal_batch_size=internal_batch_size
     ):
-        if output_layout == "image":
+        moving = function.moving
+        if moving is not None:
             with torch.no_grad():
-                output = function(*xs)
-            derivative = derivative - torch.stack([g.generator(output) for g in basis])
+                output = function.on(chunk)(*chunk.inputs)
+                motion = torch.stack([moving.generator(g, output) for g in basis])
+            derivative = derivative - motion
         if mixing is not None:
             mixing = mixing.to(derivative)
             derivative = torch.tensordot(mixing, derivative, dims=1)
@@ -134,46 +114,42 @@ def lie_derivatives(
 
 
 def derivatives_along(
-    forward_func: ForwardFunc,
+    function: ModelFunction,
     inputs: tuple[Tensor, ...],
     tangents_at: Callable[[tuple[Tensor, ...], int], tuple[Tensor, ...]],
     n_tangents: int,
     *,
-    output_fn: OutputFn | None = None,
-    target: TargetType = None,
-    args: object = None,
     internal_batch_size: int | None = None,
-) -> Iterator[tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]]:
-    """Derivative of ``output_fn(forward_func(x))`` along any tangents, a chunk of examples a time.
+) -> Iterator[tuple[Chunk, Tensor]]:
+    """Derivative of a function along any tangents, a chunk of examples a time.
 
     Args:
         tangents_at: ``(inputs of the chunk, index of its first example) -> tangents``, for each
             input ``[T, n, C, H, W]``.
 
     Yields:
-        The function of the chunk's inputs, these inputs, and its derivatives ``[T, n, ...]``.
+        The chunk, and the function's derivatives there ``[T, n, ...]``.
     """
     check_inputs(inputs)
     check_internal_batch_size(internal_batch_size)
-    check_eval_mode(forward_func)
+    check_eval_mode(function.forward_func)
 
-    def work(chunk: Chunk) -> tuple[Callable[..., Tensor], tuple[Tensor, ...], Tensor]:
-        function = bind(forward_func, output_fn, chunk.target, chunk.args)
+    def work(chunk: Chunk) -> tuple[Chunk, Tensor]:
         derivative = pushforward(
-            function,
+            function.on(chunk),
             chunk.inputs,
             tangents_at(chunk.inputs, chunk.first),
             chunk_size=chunk.tangents,
-            forward_func=forward_func,
+            forward_func=function.forward_func,
         )
-        return function, chunk.inputs, derivative
+        return chunk, derivative
 
     yield from in_chunks(
         work,
-        forward_func,
+        function.forward_func,
         inputs,
-        args,
-        target,
+        function.args,
+        function.target,
         internal_batch_size=internal_batch_size,
         n_tangents=n_tangents,
     )

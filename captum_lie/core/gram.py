@@ -46,10 +46,10 @@ class PrincipalDirections:
         A model that sees shear and no other motion splits it evenly into the named ones:
 
         >>> only_shear = torch.diag(torch.tensor([0.0, 0, 0, 2, 0, 0]))
-        >>> found = principal_directions(only_shear)
-        >>> found.describe()
+        >>> directions = principal_directions(only_shear)
+        >>> directions.describe()
         '50% rotation, 50% hyperbolic rotation'
-        >>> found.worst.coefficients
+        >>> directions.worst.coefficients
         (0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
     """
 
@@ -97,10 +97,10 @@ def principal_directions(gram: Tensor) -> PrincipalDirections:
         ValueError: not a finite 6 × 6 matrix.
 
     Example:
-        >>> found = principal_directions(torch.diag(torch.tensor([4.0, 1, 0, 0, 0, 0])))
-        >>> found.describe()
+        >>> directions = principal_directions(torch.diag(torch.tensor([4.0, 1, 0, 0, 0, 0])))
+        >>> directions.describe()
         '100% translation along x'
-        >>> found.eigenvalues[0].item()
+        >>> directions.eigenvalues[0].item()
         4.0
     """
     if gram.shape != (len(BASIS), len(BASIS)) or not gram.isfinite().all():

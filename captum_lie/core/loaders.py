@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_lie.core.captum_compat import progress
 from captum_lie.errors import InvalidTypeError, InvalidValueError
+
+
+def over_batches(
+    model: object, loader: Iterable[Any], description: str, *, show_progress: bool
+) -> Iterator[tuple[int, Tensor, Any]]:
+    """A data set, batch by batch.
+
+    Yields:
+        The index of a batch's first example, its images ``[n, C, H, W]`` on the model's device, and
+        the batch as it came.
+
+    Raises:
+        TypeError: a batch holds no images.
+        ValueError: there are no batches.
+    """
+    first = 0
+    total = len(loader) if isinstance(loader, Sized) else None
+    for batch in progress(loader, description, total, show_progress):
+        images = to_model(model, images_of(batch))
+        yield first, images, batch
+        first += len(images)
+    if not first:
+        raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
 
 
 def images_of(batch: Any) -> Tensor:
@@ -35,10 +60,10 @@ def labels_of(batch: Any) -> Tensor:
     second = batch[1] if isinstance(batch, list | tuple) and len(batch) > 1 else None
     labels = torch.tensor(second) if _whole_numbers(second) else second
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
-        found = type(second).__name__ if not isinstance(second, Tensor) else str(second.dtype)
+        given = type(second).__name__ if not isinstance(second, Tensor) else str(second.dtype)
         raise InvalidTypeError(
             "target='label' takes each image's class from the loader, which must yield (images, "
-            f"labels) with whole numbers for labels; got {found} in their place."
+            f"labels) with whole numbers for labels; got {given} in their place."
         )
     n = len(images_of(batch))
     if labels.shape != (n,):

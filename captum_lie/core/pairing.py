@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache, reduce
 
 import torch
@@ -19,7 +20,9 @@ from captum_lie.core.resampling import Border, Interpolation, weighted_slope
 
 #: Numbers to work on at once on a CPU. Larger intermediate results leave the cache, and their
 #: memory is mapped anew each time: three times as slow, or worse.
-IN_CACHE = 2**18
+IN_CACHE = 2**19
+#: Pairs of fewer numbers wait for others of their shape: alone they take less time than to begin.
+SMALL = 2**17
 
 
 def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) -> Tensor:
@@ -55,27 +58,34 @@ def pairings(groups: Sequence[OneParameterGroup], cotangent: Tensor, x: Tensor) 
             product = cotangent * group.generator(x)
             result[i] = product.flatten(1).sum(1, dtype=torch.float64)
     for rule, directions in members.items():
-        velocities = _velocities(tuple(directions.values()), height, width)
-        for dim, velocity in zip((-1, -2), velocities, strict=True):
-            if velocity is not None:
-                density = _density(cotangent, x, dim, rule).flatten(1).double()
-                moments = density @ _positions(height, width, x.device)
-                result[list(directions)] += velocity.to(x.device) @ moments.T
+        dims, velocities = _velocities(tuple(directions.values()), height, width, x.device)
+        densities = _densities(cotangent, x, dims, rule).double()
+        moments = densities @ _positions(height, width, x.device)  # [dims, N, 3]
+        result[list(directions)] = torch.einsum("dgk,dnk->gn", velocities, moments)
     return result
 
 
-def _density(cotangent: Tensor, x: Tensor, dim: int, rule: tuple[Interpolation, Border]) -> Tensor:
-    """``m`` along one dimension, ``[N, H, W]``, a few channels at a time."""
+def _densities(
+    cotangent: Tensor, x: Tensor, dims: Sequence[int], rule: tuple[Interpolation, Border]
+) -> Tensor:
+    """``m`` along some dimensions, ``[len(dims), N, H · W]``, a few channels at a time."""
     at_once = x.shape[1] if x.is_cuda else max(1, IN_CACHE * x.shape[1] // x.numel())
     parts = zip(cotangent.split(at_once, 1), x.split(at_once, 1), strict=True)
-    return reduce(torch.add, (weighted_slope(g, y, dim, *rule) for g, y in parts))
+    densities = [torch.stack([weighted_slope(g, y, dim, *rule) for dim in dims]) for g, y in parts]
+    return reduce(torch.add, densities)
 
 
 @lru_cache(maxsize=1024)
-def _velocities(directions: tuple[Direction, ...], height: int, width: int) -> list[Tensor | None]:
-    """Along columns and along rows: coefficients of column, row and 1, ``[G, 3]``; None if zero."""
-    matrices = torch.stack([pixel_matrix(d, height, width)[:2] for d in directions])
-    return [part if part.any() else None for part in matrices.unbind(1)]
+def _velocities(
+    directions: tuple[Direction, ...], height: int, width: int, device: torch.device
+) -> tuple[list[int], Tensor]:
+    """The dimensions along which anything moves; coefficients of column, row and 1 along each.
+
+    The coefficients are ``[len(dims), G, 3]``.
+    """
+    matrices = torch.stack([pixel_matrix(d, height, width)[:2] for d in directions], 1)  # [2, G, 3]
+    moving = [i for i in (0, 1) if matrices[i].any()]
+    return [(-1, -2)[i] for i in moving], matrices[moving].to(device)
 
 
 @lru_cache(maxsize=256)
@@ -83,3 +93,54 @@ def _positions(height: int, width: int, device: torch.device) -> Tensor:
     """Column, row and 1 at each pixel, ``[H · W, 3]``."""
     column, row = torch.broadcast_tensors(*centred_pixels(height, width, device))
     return torch.stack([column, row, torch.ones_like(column)], -1).flatten(0, 1)
+
+
+@dataclass(eq=False)
+class Pairing:
+    """``⟨g, ξ(x)⟩`` of one pair, ``[G, N]``; there once its queue has come to it."""
+
+    value: Tensor
+
+
+class PairingQueue:
+    """:func:`pairings` of many pairs: small ones of one shape are taken together, as more examples.
+
+    Args:
+        groups: G groups.
+
+    Example:
+        >>> from captum_lie import Rotation
+        >>> queue, group = PairingQueue([Rotation()]), Rotation()
+        >>> pairs = [(torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)) for _ in range(3)]
+        >>> found = [queue.put(g, x) for g, x in pairs]
+        >>> queue.finish()
+        >>> all(torch.equal(f.value, pairings([group], g, x)) for f, (g, x) in zip(found, pairs))
+        True
+    """
+
+    def __init__(self, groups: Sequence[OneParameterGroup]) -> None:
+        self._groups = groups
+        self._waiting: dict[object, list[tuple[Tensor, Tensor, Pairing]]] = {}
+
+    def put(self, cotangent: Tensor, x: Tensor) -> Pairing:
+        """The pairing of images with a cotangent of their shape; see :func:`pairings`."""
+        if x.numel() >= SMALL:
+            return Pairing(pairings(self._groups, cotangent, x))
+        found = Pairing(x)
+        kind = x.shape, x.dtype, x.stride(1) == 1  # channels last
+        waiting = self._waiting.setdefault(kind, [])
+        waiting.append((cotangent, x, found))
+        if len(waiting) * x.numel() >= IN_CACHE:
+            self._work(self._waiting.pop(kind))
+        return found
+
+    def finish(self) -> None:
+        """Take what still waits."""
+        while self._waiting:
+            self._work(self._waiting.popitem()[1])
+
+    def _work(self, waiting: list[tuple[Tensor, Tensor, Pairing]]) -> None:
+        cotangents, images, found = zip(*waiting, strict=True)
+        values = pairings(self._groups, torch.cat(cotangents), torch.cat(images))
+        for each, value in zip(found, values.split(len(images[0]), 1), strict=True):
+            each.value = value

@@ -56,9 +56,9 @@ def slope(x: Tensor, dim: int, interpolation: Interpolation, border: Border) -> 
     if last == 0:
         return torch.zeros_like(x)
     # Slices are read many times faster than indices.
-    if interpolation == "bilinear":
-        return torch.cat(_differences(x, dim, border), dim)
     following = torch.cat([x.narrow(dim, 1, last), _beyond(x, dim, border)], dim)
+    if interpolation == "bilinear":
+        return following - x
     before = x.narrow(dim, 1 if border == "reflect" else last, 1)
     preceding = torch.cat([before, x.narrow(dim, 0, last)], dim)
     return (following - preceding) / 2
@@ -67,28 +67,34 @@ def slope(x: Tensor, dim: int, interpolation: Interpolation, border: Border) -> 
 def weighted_slope(
     weight: Tensor, x: Tensor, dim: int, interpolation: Interpolation, border: Border
 ) -> Tensor:
-    """``Σ_channels weight · slope(x)``, in at least single precision.
+    """``Σ_channels weight · slope(x)``, in at least single precision. Not differentiable.
 
     Args:
         weight, x: ``[N, C, H, W]``.
 
     Returns:
-        ``[N, H, W]``.
+        ``[N, H · W]``.
     """
     precision = torch.promote_types(x.dtype, torch.float32)
-    last = x.shape[dim] - 1
-    if interpolation != "bilinear" or last == 0:
-        return (weight * slope(x, dim, interpolation, border)).sum(1, dtype=precision)
-    weights = weight.narrow(dim, 0, last), weight.narrow(dim, last, 1)  # no slope put together
-    parts = zip(weights, _differences(x, dim, border), strict=True)
-    return torch.cat([(w * d).sum(1, dtype=precision) for w, d in parts], dim)
+    if interpolation == "bilinear" and x.shape[dim] > 1:
+        slopes = _differences(x, dim, border)
+    else:
+        slopes = slope(x, dim, interpolation, border).flatten(2)
+    return slopes.mul_(weight.flatten(2)).sum(1, dtype=precision)
 
 
-def _differences(x: Tensor, dim: int, border: Border) -> tuple[Tensor, Tensor]:
-    """From each pixel to the next: of all but the last, and of the last across the border."""
-    last = x.shape[dim] - 1
-    inside = x.narrow(dim, 1, last) - x.narrow(dim, 0, last)
-    return inside, _beyond(x, dim, border) - x.narrow(dim, last, 1)
+def _differences(x: Tensor, dim: int, border: Border) -> Tensor:
+    """:func:`slope` under ``bilinear``, ``[N, C, H · W]``: all pixels in one run, as they lie."""
+    height, width = x.shape[-2:]
+    pixels, step, last = x.flatten(2), 1 if dim == -1 else width, x.shape[dim] - 1
+    inside = pixels.shape[2] - step
+    slopes = torch.empty_like(pixels)
+    torch.sub(
+        pixels.narrow(2, step, inside), pixels.narrow(2, 0, inside), out=slopes.narrow(2, 0, inside)
+    )
+    at_the_end = slopes.unflatten(2, (height, width)).narrow(dim, last, 1)
+    torch.sub(_beyond(x, dim, border), x.narrow(dim, last, 1), out=at_the_end)
+    return slopes
 
 
 def _beyond(x: Tensor, dim: int, border: Border) -> Tensor:

@@ -121,14 +121,6 @@ def check_internal_batch_size(size: int | None) -> None:
         raise InvalidValueError(f"internal_batch_size must be at least 1 or None; got {size}.")
 
 
-def check_n_probes(n_probes: int) -> None:
-    """Half of the probes are random signs: two of them at least give a standard error."""
-    if n_probes < 4:
-        raise InvalidValueError(
-            f"n_probes must be at least 4 to give a standard error; got {n_probes}."
-        )
-
-
 def check_eval_mode(forward_func: object) -> None:
     """Refuse a model whose output is random, or changes the model, in training mode.
 

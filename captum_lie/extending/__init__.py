@@ -8,6 +8,10 @@ library never imports an adapter by name; it finds it by these groups:
 - ``captum_lie.models``: ``load(name, pretrained, checkpoint) -> nn.Module``, a model that takes
   plain images in [0, 1]; :class:`captum_lie.errors.UnknownModelError` if the name is not its own.
 - ``captum_lie.commands``: a function that Typer makes a command of.
+- ``captum_lie.images``: ``open(text) -> data set``, images with their labels by a name of its own
+  (:func:`captum_lie.images.open_images`).
+- ``captum_lie.catalogues``: a :class:`captum_lie.extending.studies.Catalogue`, which tells sweeps
+  what is known of its models.
 - ``captum_lie.demo``: ``section(out: Path) -> Section | None``, a part of the demo's report.
 
 Layout rules need no entry point: :func:`captum_lie.layouts.register` when the adapter is imported,
@@ -15,6 +19,7 @@ which a loader's call does.
 
 - :mod:`captum_lie.extending.checks`: checks on what users pass in.
 - :mod:`captum_lie.extending.commands`: what a command reads and says.
+- :mod:`captum_lie.extending.compat`: what the oldest supported Python lacks.
 - :mod:`captum_lie.extending.metrics`: how a metric evaluates a model and returns its number.
 - :mod:`captum_lie.extending.options`: options that commands share.
 - :mod:`captum_lie.extending.pages`: sections, templates and figures of reports.

@@ -15,10 +15,13 @@ from captum_lie.studies.plan import Plan, carry_out
 from captum_lie.studies.preparation import first_images
 from captum_lie.studies.sources import find_images
 from captum_lie.studies.specs import ModelSpec, candidates_from
+from captum_lie.studies.sweeping import Catalogue, Listed
 
 __all__ = [
     "Candidate",
+    "Catalogue",
     "Demands",
+    "Listed",
     "ModelSpec",
     "Options",
     "Plan",

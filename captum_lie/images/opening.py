@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from captum_lie.images.sources import (
     spread,
 )
 
+#: Adapters name a function under this entry point group: from what follows ``NAME:`` to a torch
+#: data set of images, or of pairs of images and labels.
+ENTRY_POINTS = "captum_lie.images"
+
 #: Endings of stacks of images, and of text files that name images.
 STACKS = (".npy", ".npz", ".pt", ".pth")
 LISTS = (".txt", ".tsv", ".lst")
@@ -36,8 +41,9 @@ def open_images(spec: str | Path, limit: int | None = None) -> ImageSource:
         spec: a folder of image files (of one subfolder a class, where they are labelled), a text
             file that names one image a line (``FILE`` or ``FILE<tab>CLASS``), a stack of images
             ``[N, C, H, W]`` or ``[N, H, W]`` in a file ``.npy``, ``.npz`` or ``.pt`` (floats in
-            [0, 1] or bytes; keys ``images``, ``labels`` and ``classes``), or ``FILE.py:function``
-            that returns a torch data set.
+            [0, 1] or bytes; keys ``images``, ``labels`` and ``classes``), ``FILE.py:function``
+            that returns a torch data set, or what an installed adapter opens by its prefix
+            (``timm:torch/cifar10@/data#test``).
         limit: use at most so many, evenly spread.
 
     Raises:
@@ -57,6 +63,11 @@ def open_images(spec: str | Path, limit: int | None = None) -> ImageSource:
     path = Path(spec)
     if ".py:" in text:
         return ImageDataset(find_factory(text)(), text, limit)
+    opener = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}.get(
+        text.partition(":")[0] if ":" in text else ""
+    )
+    if opener is not None:
+        return ImageDataset(opener.load()(text.partition(":")[2]), text, limit)
     if path.suffix.lower() in STACKS and not path.is_dir():
         return _stack(path, limit)
     if path.suffix.lower() in LISTS and not path.is_dir():

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from captum_lie.core.derivative import OutputFn, lie_derivative
+from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives
 from captum_lie.core.groups import GroupLike, get_group
 from captum_lie.core.outputs import softmax
 from captum_lie.core.validation import one_of
+from captum_lie.layerwise.terms import terms_of
 from captum_lie.layerwise.tracing import Overrides
-from captum_lie.layerwise.visits import call_terms
+from captum_lie.layerwise.visits import visits_of
 from captum_lie.results.layer_maps import LayerMap
 
 
@@ -56,26 +57,18 @@ def layer_maps(
         one_of("module", name, [n for n in known if n])
     resolved = get_group(group)
     scores = nn.Sequential(model) if output_fn is None else _Then(model, output_fn)
-    direction = lie_derivative(scores, images, resolved)
+    direction = torch.cat(list(lie_derivatives(ModelFunction(scores), (images,), [resolved])), 1)[0]
     root = _Along(scores, direction / direction[0].numel())
     inner = "model.0." if output_fn is None else "model.model."
-    terms = call_terms(
-        root,
-        [known[name] for name in modules],
-        (images,),
-        resolved,
-        None,
-        None,
-        {inner + name: layout for name, layout in (layouts or {}).items()},
-        to_input=False,
-        check=False,
-    )
-    return [
-        LayerMap(name, call, t.attributions[0], t.layouts[0])
-        for name, calls in zip(modules, terms, strict=True)
-        for call, t in enumerate(calls)
-        if len(t.attributions) == 1
-    ]
+    overrides = {inner + name: layout for name, layout in (layouts or {}).items()}
+    visits = visits_of(root, [known[name] for name in modules], (images,), None, None, overrides)
+    maps = []
+    for name, calls in zip(modules, visits, strict=True):
+        for call, visit in enumerate(calls):
+            terms = terms_of(visit, resolved, to_input=False, check=False)
+            if len(terms.attributions) == 1:
+                maps.append(LayerMap(name, call, terms.attributions[0], terms.layouts[0]))
+    return maps
 
 
 class _Then(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from captum_lie.layerwise.kinds import module_kind
-from captum_lie.layerwise.tracing import Boundary, Call
+from captum_lie.layerwise.tracing import Call
 from captum_lie.results.rows import Row
 
 
@@ -28,8 +28,8 @@ def rows_of(calls: Sequence[Call]) -> list[Row]:
                 call.depth,
                 not call.has_children,
                 call.resolved,
-                _layouts(call.inputs),
-                _layouts(call.outputs),
+                tuple(boundary.layout for boundary in call.inputs),
+                tuple(boundary.layout for boundary in call.outputs),
                 -1 if ancestor is None else position[id(ancestor)],
             )
         )
@@ -50,7 +50,3 @@ def self_contributions(rows: Sequence[Row], contributions: Tensor) -> Tensor:
         if row.resolved and row.parent >= 0:
             own[row.parent] -= contributions[i]
     return own
-
-
-def _layouts(boundaries: Sequence[Boundary]) -> str:
-    return ", ".join(dict.fromkeys(str(b.layout) for b in boundaries)) or "none"

@@ -40,8 +40,8 @@ def leading_calls(result: LayerwiseResult, most: int = 6) -> list[tuple[str, int
         )
         if row.is_leaf
         and row.resolved
-        and row.output_layout.startswith(("nchw", "nhwc", "tokens", "heads", "regrouped"))
-        and "," not in row.output_layout
+        and len(set(row.output_layout)) == 1
+        and row.output_layout[0].moves
     ]
     leading = sorted(i for _, i in sorted(drawable, reverse=True)[:most])
     return [(result.rows[i].module, result.rows[i].call) for i in leading]

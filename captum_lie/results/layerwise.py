@@ -66,7 +66,7 @@ class LayerwiseResult:
         mean, stderr = mean_and_stderr(self.contributions)
         if self.stderr is not None:
             stderr = self.stderr.square().sum(1).sqrt() / len(self.total)
-        table = pd.DataFrame([vars(row) for row in self.rows]).drop(columns="resolved")
+        table = pd.DataFrame([row.printed() for row in self.rows]).drop(columns="resolved")
         table["contribution"] = mean.numpy()
         table["self_contribution"] = mean_and_stderr(self.self_contributions)[0].numpy()
         table["stderr"] = stderr.numpy()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import Layout
 
 #: Kinds of modules, by which plots are coloured, in the order of the legend; ``functional`` is
 #: what containers do outside their children.
@@ -35,6 +36,7 @@ class Row:
         depth: calls that enclose it.
         is_leaf: no module is called within it.
         resolved: the layouts of its boundaries are known.
+        input_layout, output_layout: of each tensor that it got and returned.
         parent: row of the nearest resolved call around it, -1 for the model.
     """
 
@@ -45,9 +47,31 @@ class Row:
     depth: int
     is_leaf: bool
     resolved: bool
-    input_layout: str
-    output_layout: str
+    input_layout: tuple[Layout, ...]
+    output_layout: tuple[Layout, ...]
     parent: int
+
+    def printed(self) -> dict[str, object]:
+        """What a table shows of it, by column.
+
+        Example:
+            >>> from captum_lie.layouts import NCHW, TRIVIAL
+            >>> same = {"call": 0, "depth": 1, "is_leaf": True, "resolved": True, "parent": 0}
+            >>> row = Row("sum", "Sum", "functional", **same, input_layout=(NCHW, NCHW, TRIVIAL),
+            ...           output_layout=())
+            >>> row.printed()["input_layout"], row.printed()["output_layout"]
+            ('nchw, trivial', 'none')
+        """
+        layouts = {
+            "input_layout": print_layouts(self.input_layout),
+            "output_layout": print_layouts(self.output_layout),
+        }
+        return vars(self) | layouts
+
+
+def print_layouts(layouts: Sequence[Layout]) -> str:
+    """Layouts of tensors as tables show them, each once."""
+    return ", ".join(dict.fromkeys(map(str, layouts))) or "none"
 
 
 def check_same_rows(batches: Sequence[list[Row]]) -> None:

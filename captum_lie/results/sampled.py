@@ -78,7 +78,7 @@ class SampledResult:
         """
         described = ["module", "type", "kind", "call", "depth", "is_leaf",
                      "input_layout", "output_layout"]  # fmt: skip
-        table = pd.DataFrame([vars(row) for row in self.rows])[described]
+        table = pd.DataFrame([row.printed() for row in self.rows])[described]
         table["metric"], table["n"] = self.metric, self.squared_error.shape[1]
         table["dim"] = self.dims.mean(1).numpy()
         for name in NORMALISATIONS:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from captum_lie.core.gram import PrincipalDirections
 from captum_lie.errors import DamagedFileError, InvalidValueError
-from captum_lie.layouts import Layout, Regrouping
+from captum_lie.layouts import Layout
 from captum_lie.results.cell import Cell, Facts
 from captum_lie.results.codec import Arrays, decode, encode, storable
 from captum_lie.results.environment import Environment
@@ -33,11 +33,16 @@ R = TypeVar("R")
 HEADER = "captum-lie"
 
 for _kind in (
-    Cell, Environment, Facts, LayerMap, LayerwiseResult, Layout, LeeResult, Measurement,
-    MetricResult, ModelRecord, PrincipalDirections, Regrouping, Row, SampledResult, Section,
+    Cell, Environment, Facts, LayerMap, LayerwiseResult, LeeResult, Measurement,
+    MetricResult, ModelRecord, PrincipalDirections, Row, SampledResult, Section,
     Subject,
 ):  # fmt: skip
     storable(_kind)
+storable(
+    Layout,
+    lambda layout: {"content": layout.to_dict()},
+    lambda content: Layout.from_dict(content),
+)
 storable(MetricTable, lambda table: {"results": list(table)})
 
 

@@ -33,7 +33,7 @@ def plot_lee(table: pd.DataFrame, *, relative: bool = False) -> Figure:
     groups = list(dict.fromkeys(table["group"]))
     controls = controls_of(table)
     models = [m for m in dict.fromkeys(table["model"]) if m not in controls.values()]
-    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    colours = matplotlib.color_sequences["tab10"]
     figure = Figure(figsize=(max(6.0, 1.15 * len(groups) + 1.5), 4.2), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(models)

@@ -84,7 +84,8 @@ def icicle(result: LayerwiseResult, *, title: str | None = None) -> go.Figure:
     largest = _largest(tree)
     text = [
         f"{box.contribution:.3g} in all, {table['self_contribution'][box.row]:.3g} itself<br>"
-        f"{rows[box.row].type}<br>{rows[box.row].input_layout} → {rows[box.row].output_layout}"
+        f"{rows[box.row].type}<br>"
+        f"{table['input_layout'][box.row]} → {table['output_layout'][box.row]}"
         for box in tree
     ]
     figure = go.Figure(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
+from matplotlib import color_sequences
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -17,7 +17,7 @@ from captum_lie.results.layerwise import LayerwiseResult
 from captum_lie.results.rows import KINDS
 from captum_lie.results.sampled import SampledResult
 
-COLOURS = dict(zip(KINDS, colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
+COLOURS = dict(zip(KINDS, color_sequences["tab10"], strict=False))
 #: Bars that are named in the depth plot, the longest name, and a character's share of a panel.
 NAMED, LONGEST, CHARACTER = 8, 20, 0.017
 

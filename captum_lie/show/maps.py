@@ -67,7 +67,7 @@ def plot_attribution(
         figure = Figure(figsize=(4, 4), layout="constrained")
         ax = figure.add_subplot()
     else:
-        figure = ax.get_figure(root=True)  # type: ignore[assignment]
+        figure = ax.figure.figure  # the root, where axes lie on a subfigure
     values = smooth_map(attribution.detach().cpu(), smooth).permute(1, 2, 0).numpy()
     # Captum scales by a percentile of the map, and refuses one that rounds to zero.
     largest = np.percentile(np.abs(values.sum(2)), 100 - outlier_percentage)

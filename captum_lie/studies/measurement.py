@@ -171,6 +171,7 @@ def _measured(
         groups=list(groups),
         n_samples=baselines.n_samples,
         seed=options.seed,
+        first_index=options.first,
         show_progress=options.show_progress,
     )
 

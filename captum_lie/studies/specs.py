@@ -51,8 +51,9 @@ def parse_spec(text: str) -> ModelSpec:
         ValueError: a part of it is empty.
 
     Example:
-        >>> parse_spec("ours=runs/net.py:build@last.pth")
-        ModelSpec(label='ours', name='runs/net.py:build', checkpoint=PosixPath('last.pth'))
+        >>> spec = parse_spec("ours=runs/net.py:build@last.pth")
+        >>> spec.label, spec.name, str(spec.checkpoint)
+        ('ours', 'runs/net.py:build', 'last.pth')
         >>> parse_spec("runs/net.py:build").label, parse_spec("timm:resnet18").label
         ('net.py:build', 'timm:resnet18')
     """

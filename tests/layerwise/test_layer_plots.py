@@ -88,7 +88,7 @@ def test_maps_of_modules_sum_to_their_aligned_contributions(name: str) -> None:
     for found in layer_maps(model, x, list({name for name, _ in leading}), "rotation"):
         i = rows[found.module, found.call]
         torch.testing.assert_close(found.attribution.flatten(1).sum(1), result.contributions[i])
-        assert str(found.layout) == result.rows[i].output_layout
+        assert (found.layout,) == result.rows[i].output_layout
         drawn[found.module, found.call] = found.layout.moves
     assert all(drawn[key] for key in leading)
     with pytest.raises(ValueError, match="module"):

@@ -17,8 +17,8 @@ from captum_lie.layerwise import LayerwiseSampledError
 from captum_lie.layerwise.sampling import moved
 from captum_lie.layouts import UNKNOWN, Layout
 from captum_lie.metrics import SincKernel, fractional_shift, rotate
+from captum_lie.metrics.sampling import Sampling
 from captum_lie.metrics.sinc import bandlimit
-from captum_lie.metrics.streaming import uniform
 from captum_lie.results.sampled import NORMALISATIONS, SampledResult
 
 
@@ -72,7 +72,7 @@ def test_literal_rederivation(metric: str) -> None:
     """Every number again, with a loop that knows the network by heart."""
     model, x = Residual().double().eval(), noise()
     result = measure(model, x, metric, border="reflect", seed=5, n_samples=3)
-    draws = uniform(f"layer_{metric}", 5, np.arange(3), (3, 2))
+    draws = Sampling(3, seed=5).uniform(f"layer_{metric}", np.arange(3), 2)
     a = model.conv(x)
     b = F.relu(a)
     c = x + b

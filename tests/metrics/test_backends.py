@@ -66,7 +66,7 @@ def run(model: Callable[[Tensor], Tensor], images: object, batch_size: int) -> M
         n_samples=3,
         seed=5,
         batch_size=batch_size,
-        options={"consistency": {"max_shift": 4}},
+        options={"consistency": {"max_shift_pixels": 4}},
     )
 
 
@@ -149,8 +149,8 @@ def test_labels_come_from_the_loader(images: Tensor) -> None:
     model = torch_model()
     labels = torch.arange(N) % 4
     loader = DataLoader(TensorDataset(images, labels), batch_size=9)
-    from_loader = consistency(model, loader, max_shift=2)
-    from_tensor = consistency(model, images, labels=labels, max_shift=2)
+    from_loader = consistency(model, loader, max_shift_pixels=2)
+    from_tensor = consistency(model, images, labels=labels, max_shift_pixels=2)
     correct = (model(images).argmax(1) == labels).nonzero().flatten().numpy()
     assert 0 < len(correct) < N
     for table in (from_loader, from_tensor):
@@ -214,7 +214,7 @@ def test_wrong_options_are_refused(images: Tensor) -> None:
         ("eq_t", {"options": {"eq_t": {"data_range": 0}}}, "data_range"),
         ("eq_t", {"options": {"eq_t": {"max_shift": 0.01}}}, "nothing would move"),
         ("eq_t", {"options": {"eq_t": {"output_layout": "image"}}}, "trivial"),
-        ("consistency", {"options": {"consistency": {"max_shift": -1}}}, "max_shift"),
+        ("consistency", {"options": {"consistency": {"max_shift_pixels": -1}}}, "max_shift"),
         ("consistency", {"labels": torch.zeros(3)}, "3 labels"),
         ("group_sample", {"options": {"group_sample": {"radius": -1.0}}}, "radius"),
         ("discrete_group", {"options": {"discrete_group": {"elements": []}}}, "at least one"),

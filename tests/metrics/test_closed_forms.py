@@ -76,7 +76,7 @@ def test_consistency_of_a_model_that_sees_position_only() -> None:
     """The class is the brightest column: unchanged only by shifts with dx = 0 (mod width)."""
     x = torch.zeros(400, 1, 4, 24)
     x[..., 12] = 1
-    table = consistency(position, x, max_shift=5, n_samples=12)
+    table = consistency(position, x, max_shift_pixels=5, n_samples=12)
     still = table["unshifted"].transformations["dx_px"] == 0
     assert np.allclose(table["unshifted"].per_example, 1 - still.mean(1))
     # Two independent shifts agree as often as one agrees with none: once in 11.
@@ -97,7 +97,7 @@ def test_consistency_conditioned_on_correct_predictions() -> None:
     def model(x: Tensor) -> Tensor:
         return torch.cat([position(x), x.new_full((len(x), 1), 0.01)], 1)
 
-    table = consistency(model, x, labels=torch.full((6,), 24), max_shift=5)
+    table = consistency(model, x, labels=torch.full((6,), 24), max_shift_pixels=5)
     correct = table["unshifted_correct"]
     assert correct.n == 3
     assert correct.index.tolist() == [3, 4, 5]
@@ -114,7 +114,7 @@ def test_crop_shows_the_model_real_pixels_only() -> None:
         assert (x > 0).all()
         return x.mean((2, 3))
 
-    result = consistency(model, torch.rand(2, 3, 20, 24) + 0.1, border="crop", max_shift=4)
+    result = consistency(model, torch.rand(2, 3, 20, 24) + 0.1, border="crop", max_shift_pixels=4)
     assert sizes == {(3, 12, 16)}
     assert result[0].border == "crop"
 

@@ -120,7 +120,7 @@ def test_integer_shifts_are_what_their_border_rule_says() -> None:
     assert torch.equal(integer_shift(x, dx, dy, "reflect")[0], padded("reflect"))
     assert torch.equal(integer_shift(x, dx, dy, "zero")[0], padded("constant"))
     dx, dy = np.array([2, -1]), np.array([-2, 2])
-    cropped, everywhere = integer_shift(x, dx, dy, "crop", max_shift=2)
+    cropped, everywhere = integer_shift(x, dx, dy, "crop", max_shift_pixels=2)
     assert torch.equal(cropped, per_image(lambda a, u, v: a[:, 2 + v : 7 + v, 2 + u : 10 + u]))
     assert everywhere.all()
 

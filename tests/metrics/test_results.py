@@ -21,7 +21,7 @@ def some_table() -> MetricTable:
         groups="rotation",
         n_samples=3,
         options={
-            "consistency": {"max_shift": 2},
+            "consistency": {"max_shift_pixels": 2},
             "discrete_group": {"elements": ["flip_x", "rot180"]},
             "eq_t": {"max_shift": 0.2},
         },

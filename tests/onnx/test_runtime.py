@@ -209,7 +209,7 @@ def test_every_metric_takes_it(path: Path) -> None:
     big = OnnxModel(path)
     table = metrics.measure(
         model, IMAGES, groups=["rotation"], n_samples=2, output_fn=None,
-        options={"consistency": {"max_shift": 2}, "eq_t": {"max_shift": 0.25}},
+        options={"consistency": {"max_shift_pixels": 2}, "eq_t": {"max_shift": 0.25}},
     )  # fmt: skip
     assert {r.metric for r in table} == set(metrics.METRIC_NAMES)
     assert all(np.isfinite(r.value) for r in table)

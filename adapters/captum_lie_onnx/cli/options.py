@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from captum_lie.extending.compat import StrEnum
 
 #: Groups of a command that names none.
 GROUPS = "translation_x,translation_y,rotation,scale,brightness"

@@ -87,10 +87,10 @@ def get_groups(
         groups = GROUP_NAMES
     if isinstance(groups, str | OneParameterGroup):
         groups = [groups]
-    found = [get_group(g, interpolation=interpolation, border=border) for g in groups]
-    if not found:
+    resolved = [get_group(g, interpolation=interpolation, border=border) for g in groups]
+    if not resolved:
         raise InvalidValueError(f"No group given. Name at least one of {', '.join(GROUP_NAMES)}.")
-    return found
+    return resolved
 
 
 def is_single(group: GroupLike | Sequence[GroupLike]) -> bool:

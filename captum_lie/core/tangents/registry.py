@@ -47,10 +47,10 @@ def resolver(function: Callable[[Operation], Rule]) -> Callable[[Operation], Rul
 
 def rule_of(operation: Operation) -> Rule:
     """The rule of an operation, found and remembered at its first use."""
-    found = RULES.get(operation)
-    if found is None:
-        found = RULES[operation] = _resolvers[0](operation)
-    return found
+    implementation = RULES.get(operation)
+    if implementation is None:
+        implementation = RULES[operation] = _resolvers[0](operation)
+    return implementation
 
 
 def overloads(*names: str) -> list[Operation]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
 from captum_lie import examples
 from captum_lie.errors import InvalidValueError
-from captum_lie.studies.specs import ModelSpec, parse_spec
+from captum_lie.studies.specs import RANDOM, ModelSpec, parse_spec
 
 #: Adapters name an object with the methods of :class:`Catalogue` under this entry point group.
 ENTRY_POINTS = "captum_lie.catalogues"
@@ -48,6 +48,10 @@ class Catalogue(Protocol):
 
     def describe(self, name: str) -> Listed | None:
         """Family and kind of one model; None if it is not its own."""
+        ...
+
+    def missing(self, name: str) -> str | None:
+        """Why the weights of one model cannot be had, as far as can be told without a network."""
         ...
 
 
@@ -102,30 +106,46 @@ def _items(texts: Sequence[str]) -> Iterator[str]:
             yield text
 
 
+def missing_weights(spec: ModelSpec) -> str | None:
+    """Why a model's weights cannot be had, as far as can be told before loading them.
+
+    Example:
+        >>> missing_weights(ModelSpec("ours", "cnn", Path("nowhere.pth")))
+        'There is no checkpoint nowhere.pth.'
+    """
+    if spec.random or ".py:" in spec.name:
+        return None
+    if spec.checkpoint is not None:
+        return None if spec.checkpoint.is_file() else f"There is no checkpoint {spec.checkpoint}."
+    return next(filter(None, (c.missing(spec.name) for c in _catalogues())), None)
+
+
 def _expanded(text: str, catalogues: Sequence[Catalogue]) -> list[Asked]:
-    if text == EMBEDDED:
-        return [_asked(Listed(n, n, _KINDS.get(n, ""))) for n in examples.MODEL_NAMES]
-    for catalogue in catalogues:
-        members = catalogue.expand(text)
-        if members is not None:
-            if not members:
-                raise InvalidValueError(f"No model fits {text!r}.")
-            return [_asked(member) for member in members]
+    name = text.removesuffix(f"@{RANDOM}")
+    members = _members(name, catalogues)
+    if members is not None:
+        if not members:
+            raise InvalidValueError(f"No model fits {name!r}.")
+        specs = [replace(parse_spec(member.name), random=name != text) for member in members]
+        return [Asked(s, m.family, m.kind) for s, m in zip(specs, members, strict=True)]
     if any(c in text for c in "*?[") and ".py:" not in text:
         lists = [EMBEDDED, *(name for c in catalogues for name in c.lists)]
         raise InvalidValueError(
             f"No adapter knows the pattern {text!r}. Lists: {', '.join(lists)}."
         )
     spec = parse_spec(text)
-    described = [c.describe(spec.name) for c in catalogues]
-    member = next((d for d in described if d is not None), Listed(spec.name))
     if spec.name in examples.MODEL_NAMES:
-        member = Listed(spec.name, spec.name, _KINDS.get(spec.name, ""))
-    return [Asked(spec, member.family, member.kind)]
+        return [Asked(spec, spec.name, _KINDS.get(spec.name, ""))]
+    described = [catalogue.describe(spec.name) for catalogue in catalogues]
+    known = next((d for d in described if d is not None), Listed(spec.name))
+    return [Asked(spec, known.family, known.kind)]
 
 
-def _asked(member: Listed) -> Asked:
-    return Asked(parse_spec(member.name), member.family, member.kind)
+def _members(name: str, catalogues: Sequence[Catalogue]) -> Sequence[Listed] | None:
+    """The models of a list or pattern; None if it is neither."""
+    if name == EMBEDDED:
+        return [Listed(n, n, _KINDS.get(n, "")) for n in examples.MODEL_NAMES]
+    return next((m for c in catalogues if (m := c.expand(name)) is not None), None)
 
 
 def _catalogues() -> list[Catalogue]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -20,8 +20,8 @@ from captum_lie.results.cell import Cell
 from captum_lie.studies.sharding import Shard
 from captum_lie.studies.sweeping.grid import Grid, Task, grid_of
 from captum_lie.studies.sweeping.images import Split, fingerprints
-from captum_lie.studies.sweeping.job import Job
-from captum_lie.studies.sweeping.listing import Asked
+from captum_lie.studies.sweeping.job import Job, blank
+from captum_lie.studies.sweeping.listing import Asked, missing_weights
 from captum_lie.studies.sweeping.processes import run
 from captum_lie.studies.sweeping.settings import Resources, SweepSettings
 from captum_lie.studies.sweeping.store import Store
@@ -168,6 +168,10 @@ class _Work:
                 if wanted:
                     self.stop.wait(PATIENCE)
 
+    @property
+    def _pretrained(self) -> bool:
+        return self.grid.settings.pretrained
+
     def _missing(self, task: Task) -> bool:
         return self.store.read(task.key) is None or self.again.everything
 
@@ -189,6 +193,13 @@ class _Work:
                     self.computed += 1
                     bar.count(self.store.read(task.key))
 
+                reason = missing_weights(fresh[0].asked.spec) if self._pretrained else None
+                if reason is not None:
+                    for task in fresh:
+                        cell = blank(task, self.grid.settings)
+                        self.store.write(replace(cell, status="failed", cause=reason))
+                        done(task)
+                    continue
                 bar.running(fresh[0].asked.spec.label, +1)
                 job = Job(
                     tuple(fresh), self.grid.settings, self.resources, device, self.store.folder
