@@ -62,7 +62,7 @@ def control(
     def exact(chunk: Chunk) -> Control:
         with differentiable():
             return spectral_control(
-                function.on(chunk),
+                function.of(chunk),
                 chunk.inputs,
                 tuple(torch.stack([g.generator(x) for g in basis]) for x in chunk.inputs),
                 mixing,

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from captum_lie.cli import clusters as c
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, notes, say_written
 from captum_lie.cli.inputs import parse_metrics, parse_size
 from captum_lie.core.groups import GROUP_NAMES
+from captum_lie.errors import InvalidValueError
 from captum_lie.studies.sharding import Shard
 from captum_lie.studies.sweeping import (
     Resources,
@@ -18,6 +20,7 @@ from captum_lie.studies.sweeping import (
     SweepSettings,
     expand,
     parse_splits,
+    submit,
     sweep,
 )
 from captum_lie.studies.sweeping.sweep import Again, preview
@@ -83,6 +86,14 @@ def sweep_command(
     dry_run: Annotated[
         bool, typer.Option(help="List the cells, and what is known of their time; compute nothing.")
     ] = False,
+    cluster: c.Name = None,
+    array: c.Array = None,
+    partition: c.Partition = None,
+    gpus: c.Gpus = None,
+    cpus: c.Cpus = None,
+    time: c.Time = 60,
+    slurm: c.Slurm = None,
+    wait: c.Wait = True,
 ) -> None:
     """Measure many models on several sets of images; run again, it computes what is missing.
 
@@ -98,6 +109,9 @@ def sweep_command(
       --images train=photos/train --metrics consistency,eq_t --control --timeout 600 --out sweep
 
       captum-lie sweep --models paper --images test=photos --out sweep --dry-run
+
+      captum-lie sweep --models paper --images test=photos --out sweep --cluster slurm --array 32
+      --partition gpu --gpus 1 --time 240 --slurm account=vision --no-wait
     """
     with explained():
         settings = SweepSettings(
@@ -118,16 +132,30 @@ def sweep_command(
         )
         asked, splits = expand(models), parse_splits(images, limit)
         part = Shard.parse(shard) if shard else Shard.from_environment()
+        place = c.parse_cluster(
+            cluster, slurm, minutes=time, tasks=array, partition=partition, gpus=gpus, cpus=cpus
+        )
+        if place is not None and part.count > 1:
+            raise InvalidValueError("--cluster shares out the models itself: leave out --shard.")
         if dry_run:
             print(preview(asked, splits, out, settings, part))
             return
         resources = Resources(batch_size, timeout, memory, tuple(device or ()))
         again = Again(refresh, retry_failed)
-        summary = sweep(asked, splits, out, settings, resources=resources, again=again, shard=part)
+        if place is None:
+            summary = sweep(
+                asked, splits, out, settings, resources=resources, again=again, shard=part
+            )
+        else:
+            jobs = submit(place, asked, splits, out, settings, resources=resources, again=again)
+            c.say_submitted(jobs)
+            if not wait and jobs.left():
+                return
+            summary = jobs.collect()
         _say(summary, out)
     if summary.interrupted is not None:
         raise typer.Exit(128 + summary.interrupted)
-    if summary.failed:
+    if summary.failed or summary.missing:
         raise typer.Exit(1)
 
 
@@ -148,6 +176,11 @@ def _say(summary: Summary, out: Path) -> None:
         )
     notes.print(
         f"{len(summary.cells)} cells, {summary.computed} computed now, "
-        f"{len(summary.failed)} failed" + (", interrupted" if summary.interrupted else "") + "."
+        f"{len(summary.failed)} failed"
+        + (f", {summary.missing} missing" if summary.missing else "")
+        + (", interrupted" if summary.interrupted else "")
+        + "."
     )
+    if summary.missing:
+        notes.print("The same command again computes what is missing.")
     say_written([out / "sweep.csv", out / "models.csv"])

@@ -117,7 +117,10 @@ class SpatialGroup(OneParameterGroup):
     def _motion(self, t: Tensor, matrix: Tensor) -> Tensor:
         """``A(t) - 1`` as a homogeneous matrix in pixels; by default that of the exponential."""
         identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-        return torch.matrix_exp(t[..., None, None] * matrix) - identity
+        exponents = (t[..., None, None] * matrix).reshape(-1, 3, 3)
+        # Twice: of one matrix alone PyTorch's series has a wrong coefficient (its issue 196592).
+        powers = torch.matrix_exp(exponents.repeat(2, 1, 1))[: len(exponents)]
+        return powers.reshape(*t.shape, 3, 3) - identity
 
 
 def directional_derivative(

@@ -19,6 +19,13 @@ from captum_lie.studies.sweeping.store import Store
 #: Seconds between looks at a process, and until one that was asked to end is made to.
 LOOK, GRACE = 0.2, 5.0
 
+#: Sent from outside, to whole groups of processes: this one will hear of it, too.
+TOLD = {
+    number
+    for number in signal.Signals
+    if number.name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+}
+
 
 @dataclass(frozen=True)
 class _End:
@@ -26,6 +33,11 @@ class _End:
 
     code: int
     overdue: bool
+
+    @property
+    def told(self) -> bool:
+        """Whether somebody else asked it to end."""
+        return -self.code in TOLD and not self.overdue
 
 
 def run(job: Job, store: Store, stop: threading.Event, done: Callable[[Task], None]) -> None:
@@ -45,6 +57,8 @@ def run(job: Job, store: Store, stop: threading.Event, done: Callable[[Task], No
             remaining, end = _attempt(replace(job, tasks=tuple(left)), log, store, stop, done)
             if not remaining or stop.is_set():
                 return
+            if end.told and stop.wait(GRACE):
+                return
             said = log.read_text(errors="replace")
         first, *left = remaining
         cell = replace(
@@ -63,7 +77,7 @@ def _attempt(
     """Run one process until it ends; the tasks that it left, and how it ended."""
     file = log.with_name("job.json")
     file.write_text(job.text())
-    before = {task.key: _stamp(store, task) for task in job.tasks}
+    before = {task.key: stamp(store, task) for task in job.tasks}
     left = list(job.tasks)
     limit = job.resources.timeout
     with log.open("wb") as output:
@@ -78,7 +92,7 @@ def _attempt(
     try:
         while True:
             ended = process.poll() is not None
-            while left and _stamp(store, left[0]) != before[left[0].key]:
+            while left and stamp(store, left[0]) != before[left[0].key]:
                 done(left.pop(0))
                 begun = time.monotonic()
             overdue = limit is not None and time.monotonic() - begun > limit
@@ -90,7 +104,8 @@ def _attempt(
     return left, _End(process.returncode, overdue)
 
 
-def _stamp(store: Store, task: Task) -> int | None:
+def stamp(store: Store, task: Task) -> int | None:
+    """When a cell was written; None if it is missing."""
     path = store.path(task.key)
     return path.stat().st_mtime_ns if path.exists() else None
 

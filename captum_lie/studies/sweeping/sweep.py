@@ -55,12 +55,14 @@ class Summary:
     Attributes:
         cells: of the whole grid that there are now, this sweep's or not.
         computed: by this sweep.
+        missing: cells that there are not, because it was interrupted or a cluster's jobs ended.
         interrupted: by a signal; the cells at work were dropped.
     """
 
     cells: tuple[Cell, ...]
     computed: int = 0
     interrupted: int | None = None
+    missing: int = 0
 
     @property
     def failed(self) -> list[Cell]:
@@ -99,13 +101,17 @@ def sweep(
     settings = settings or SweepSettings()
     grid = grid_of(models, splits, settings, fingerprints(splits))
     part = grid if shard is None else grid.shard(shard.index, shard.count)
-    work = _Work(part, store, resources or Resources(), again or Again())
-    with _signals(work.stop) as caught:
+    work = Work(part, store, resources or Resources(), again or Again())
+    with signals(work.stop) as caught:
         work.carry_out()
-    cells = write_tables(store, grid)
+    own = own_cells(store, grid, part)
+    return Summary(own, work.computed, caught.number, len(part.tasks) - len(own))
+
+
+def own_cells(store: Store, grid: Grid, part: Grid) -> tuple[Cell, ...]:
+    """Write the tables of a grid, and give the cells that there are of a part of it."""
     keys = {task.key for task in part.tasks}
-    own = tuple(cell for cell in cells if cell.key in keys)
-    return Summary(own, work.computed, caught.number)
+    return tuple(cell for cell in write_tables(store, grid) if cell.key in keys)
 
 
 def preview(
@@ -138,19 +144,28 @@ def preview(
 
 
 @dataclass
-class _Work:
-    """A sweep under way: models in a queue, and a thread for each device."""
+class Work:
+    """A sweep under way: models in a queue, and a thread for each device.
+
+    Attributes:
+        grid: the cells.
+        store: where they go.
+        resources: with what means.
+        again: compute cells anew.
+        stop: when set, the sweep ends and drops the cells at work.
+        touched: keys of the cells that it has computed.
+    """
 
     grid: Grid
     store: Store
     resources: Resources
     again: Again
     stop: threading.Event = field(default_factory=threading.Event)
+    touched: set[str] = field(default_factory=set)
     computed: int = 0
 
     def carry_out(self) -> None:
         """Until every cell is there, by whomever, or this sweep is stopped."""
-        touched: set[str] = set()
         wanted = [t for t in self.grid.tasks if self.again.wanted(self.store.read(t.key))]
         devices = self.resources.devices or _devices()
         with _bar(len(wanted)) as bar:
@@ -159,12 +174,15 @@ class _Work:
                 for tasks in Grid(tuple(wanted), self.grid.settings).models():
                     queue.put(tasks)
                 with ThreadPoolExecutor(len(devices)) as pool:
-                    for future in [
-                        pool.submit(self._serve, device, queue, touched, bar) for device in devices
-                    ]:
-                        future.result()
+                    futures = [pool.submit(self._serve, d, queue, bar) for d in devices]
+                    try:
+                        for future in futures:
+                            future.result()
+                    except BaseException:  # a bug, or the exit that a signal asks for
+                        self.stop.set()
+                        raise
                 # What is left is another sweep's: wait until it is done with, or given up.
-                wanted = [t for t in wanted if t.key not in touched and self._missing(t)]
+                wanted = [t for t in wanted if t.key not in self.touched and self._missing(t)]
                 if wanted:
                     self.stop.wait(PATIENCE)
 
@@ -175,9 +193,7 @@ class _Work:
     def _missing(self, task: Task) -> bool:
         return self.store.read(task.key) is None or self.again.everything
 
-    def _serve(
-        self, device: str, queue: SimpleQueue[list[Task]], touched: set[str], bar: _Bar
-    ) -> None:
+    def _serve(self, device: str, queue: SimpleQueue[list[Task]], bar: _Bar) -> None:
         while not self.stop.is_set():
             try:
                 tasks = queue.get_nowait()
@@ -189,7 +205,7 @@ class _Work:
                     continue
 
                 def done(task: Task) -> None:
-                    touched.add(task.key)
+                    self.touched.add(task.key)
                     self.computed += 1
                     bar.count(self.store.read(task.key))
 
@@ -252,7 +268,7 @@ class _Caught:
 
 
 @contextmanager
-def _signals(stop: threading.Event) -> Iterator[_Caught]:
+def signals(stop: threading.Event) -> Iterator[_Caught]:
     """SIGINT and SIGTERM stop the sweep; a second one does what it always does."""
     caught = _Caught()
     if threading.current_thread() is not threading.main_thread():
