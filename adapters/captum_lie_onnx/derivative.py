@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 import torch
 from torch import Tensor
 
 from captum_lie.extending.checks import check_images
 from captum_lie_onnx.conversion import SCORES
-from captum_lie_onnx.engine import open_file
+from captum_lie_onnx.engine import FileHolder, open_file
 from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.group_entries import group_of
 from captum_lie_onnx.limits import Limits
@@ -22,7 +21,7 @@ from captum_lie_onnx.running import Running
 KIND, DERIVATIVE = "lie_derivative", "derivative"
 
 
-class LieDerivativeModel:
+class LieDerivativeModel(FileHolder):
     """A graph written by :func:`export_lie_derivative`, run by onnxruntime on the CPU.
 
     Args:
@@ -115,18 +114,3 @@ class LieDerivativeModel:
         if self.single:
             derivative = derivative.unsqueeze(1)
         return derivative.double().square().mean(-1)
-
-    def close(self) -> None:
-        """End the child process, if there is one."""
-        self._file.engine.close()
-
-    def __enter__(self) -> LieDerivativeModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

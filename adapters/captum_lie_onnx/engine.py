@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from captum_lie_onnx.inspection import check_file
 from captum_lie_onnx.isolation import IsolatedSession
 from captum_lie_onnx.limits import Limits
 from captum_lie_onnx.running import Optimization, Running
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Engine(Protocol):
@@ -53,9 +57,9 @@ class OnnxFile:
     @property
     def input(self) -> Declared:
         """The images that it takes, as it declares them."""
-        found: Declared
-        (found,) = self.description["inputs"]
-        return found
+        declared: Declared
+        (declared,) = self.description["inputs"]
+        return declared
 
     @property
     def fixed_batch(self) -> int | None:
@@ -99,6 +103,27 @@ class OnnxFile:
     def reloaded(self, optimization: Optimization, precise: bool = False) -> OnnxFile:
         """The same file with another optimisation of the graph, or with exact sums of bytes."""
         return replace(self, engine=self.engine.reloaded(optimization, precise))
+
+
+class FileHolder:
+    """What is built on a loaded file; within ``with`` the file is closed on leaving."""
+
+    _file: OnnxFile
+
+    def close(self) -> None:
+        """End the child process, if there is one."""
+        self._file.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def open_file(path: Path, running: Running) -> OnnxFile:

@@ -107,18 +107,18 @@ def read(properties: Mapping[str, str]) -> Metadata | None:
         >>> read({"author": "someone"}) is None
         True
     """
-    found = {
+    values = {
         key: read_entry(properties, key)
         for key in ("preprocessing", "num_classes", "source", "version")
     }
-    if all(value is None for value in found.values()):
+    if all(value is None for value in values.values()):
         return None
     try:
         return Metadata(
-            _preprocessing(found["preprocessing"]),
-            _optional(int, found["num_classes"]),
-            _a(str, found["source"]),
-            _a(str, found["version"]),
+            _preprocessing(values["preprocessing"]),
+            _optional(int, values["num_classes"]),
+            _a(str, values["source"]),
+            _a(str, values["version"]),
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise OnnxModelError(

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 from captum_lie.errors import InvalidValueError
 from captum_lie.extending.checks import check_images
 from captum_lie_onnx.child.messages import Array
-from captum_lie_onnx.engine import open_file
+from captum_lie_onnx.engine import FileHolder, open_file
 from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.metadata import Preprocessing, read
 from captum_lie_onnx.running import Optimization, Running, RunOptions
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 Stated = Preprocessing | Literal["metadata"] | None
 
 
-class OnnxModel:
+class OnnxModel(FileHolder):
     """An image classifier in an ONNX file: images in [0, 1] to scores, on the CPU.
 
     Adapts plain images to what the graph takes: normalisation and layout from the metadata that
@@ -198,21 +197,6 @@ class OnnxModel:
             yield
         finally:
             self._file = file
-
-    def close(self) -> None:
-        """End the child process, if there is one."""
-        self._file.engine.close()
-
-    def __enter__(self) -> OnnxModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[partial[OnnxModel], tuple[()]]:
         return self._again, ()

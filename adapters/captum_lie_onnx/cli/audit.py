@@ -32,7 +32,7 @@ def audit_command(
     images: shared.Images = "builtin",
     reference: o.Reference = None,
     out: shared.Out = Path("captum-lie-audit"),
-    quantize: o.Quantize = None,
+    quantize: o.Quantise = None,
     reduce_range: o.Reduce = o.ReduceRange.auto,
     mean: shared.Mean = None,
     std: shared.Std = None,
@@ -134,7 +134,7 @@ def _int8(
     model: Path,
     source: Path | str,
     out: Path,
-    mode: o.QuantizeMode,
+    mode: o.QuantisationMode,
     reduce_range: o.ReduceRange,
     settings: AuditSettings,
 ) -> Path:

@@ -13,7 +13,7 @@ from captum_lie.extending.compat import StrEnum
 GROUPS = "translation_x,translation_y,rotation,scale,brightness"
 
 
-class QuantizeMode(StrEnum):
+class QuantisationMode(StrEnum):
     dynamic = "dynamic"
     static = "static"
 
@@ -37,8 +37,8 @@ Reference = Annotated[
         "audit, or a PyTorch model (an embedded one, FILE.py:function, or a timm name)."
     ),
 ]
-Quantize = Annotated[
-    QuantizeMode | None,
+Quantise = Annotated[
+    QuantisationMode | None,
     typer.Option(help="Make the int8 variant and audit it against MODEL.onnx."),
 ]
 Reduce = Annotated[
