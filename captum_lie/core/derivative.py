@@ -179,6 +179,11 @@ def tangent_basis(
 
     Returns:
         The basis (T groups) and the mixing matrix ``[G, T]``, None where it is the identity.
+
+    Example:
+        >>> basis, mixing = tangent_basis(get_groups("all"))
+        >>> len(basis), mixing.shape  # six fields of aff(2), and brightness
+        (7, torch.Size([10, 7]))
     """
     basis: list[OneParameterGroup] = []
     rows: list[dict[OneParameterGroup, float]] = []
