@@ -40,7 +40,7 @@ class IsolatedSession:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._finalizer = weakref.finalize(self, _end, self._process)
+        self._closing = weakref.finalize(self, _end, self._process)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -94,14 +94,14 @@ class IsolatedSession:
 
     def close(self) -> None:
         """End the child process."""
-        self._finalizer()
+        self._closing()
 
     def _ask(
         self, request: Header, seconds: float, arrays: list[Array] | None = None
     ) -> tuple[Header, list[Array]]:
         """The child's answer to a request, within so many seconds."""
         verb = request["verb"]
-        if not self._finalizer.alive:
+        if not self._closing.alive:
             raise OnnxModelError(f"The process that ran {self.path} has ended: open it again.")
         began = time.monotonic()
         left = self.limits.total_seconds - self._spent

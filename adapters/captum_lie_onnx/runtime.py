@@ -174,7 +174,7 @@ class OnnxModel(FileHolder):
         return np.ascontiguousarray(x.numpy().astype(dtype, copy=False))
 
     @contextmanager
-    def reoptimized(self, optimization: Optimization) -> Iterator[None]:
+    def optimised_anew(self, optimization: Optimization) -> Iterator[None]:
         """Within, the graph is run with another optimisation."""
         with self._reloaded(replace(self._running, optimization=optimization), precise=False):
             yield

@@ -37,7 +37,7 @@ def self_checks(
     largest = float(np.abs(expected).max()) or 1.0
     again = scores(subject.model, chosen, batch_size)
     alone = scores(subject.model, chosen, 1)
-    with subject.model.reoptimized("none"):
+    with subject.model.optimised_anew("none"):
         plain = scores(subject.model, chosen, batch_size)
     checks = [
         *check(
