@@ -1,4 +1,4 @@
-"""What a child process may take."""
+"""What a child process may take: as :mod:`captum_lie.studies.limits`, which it must not import."""
 
 from __future__ import annotations
 
