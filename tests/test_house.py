@@ -57,6 +57,9 @@ ANY_KEYWORDS: dict[str, str] = {
     "adapters/captum_lie_onnx/derivative.py:_named": TO_MEND,
     "adapters/captum_lie_onnx/isolation.py:IsolatedSession._ask": TO_MEND,
     "adapters/captum_lie_onnx/metadata.py:entries": TO_MEND,
+    "captum_lie/cli/clusters.py:parse_cluster": TO_MEND,
+    "captum_lie/core/autodiff.py:_no_hooks": "stands in for a hook of torch.utils.checkpoint",
+    "captum_lie/core/differentiable": "rules pass on whatever keywords their operator has",
     "captum_lie/core/tangents": "rules pass on whatever keywords their operator has",
     "captum_lie/show/pages.py:render": "whatever the template of a page names",
 }
