@@ -29,7 +29,6 @@ LONG_MODULES: dict[str, str] = {
 
 MOST_PARAMETERS = 7
 CAPTUM = "Captum's own signature of attribute, and what belongs to it here"
-OPERATOR = "the signature of PyTorch's operator"
 COMMAND = "a command of the command line: each parameter is one of its options"
 #: Functions of more than 7 parameters.
 MANY_PARAMETERS: dict[str, str] = {
@@ -39,9 +38,6 @@ MANY_PARAMETERS: dict[str, str] = {
     "captum_lie/cli/layers.py:layers": COMMAND,
     "captum_lie/cli/measure.py:measure_command": COMMAND,
     "captum_lie/cli/sweep.py:sweep_command": COMMAND,
-    "captum_lie/core/differentiable/rules/attention.py:attention": OPERATOR,
-    "captum_lie/core/differentiable/rules/batch_norm.py:batch_norm": OPERATOR,
-    "captum_lie/core/differentiable/rules/batch_norm.py:instance_norm": OPERATOR,
     "captum_lie/layerwise/error.py:LayerwiseEquivarianceError.attribute": CAPTUM,
 }
 
@@ -74,7 +70,6 @@ DICTATED: dict[str, str] = {
     "colorbar": "matplotlib's word, and Captum's; a public parameter",
     "normalized": "the public class Normalized, and PyTorch's normalized_shape",
     "optimization": "onnxruntime's graph_optimization_level; a public parameter of OnnxModel",
-    "optimizations": "onnxruntime's, see optimization",
     "quantize": "the public function, and ONNX's operators",
     "quantized": "the public name of a set of thresholds, and ONNX's operators",
 }
