@@ -20,19 +20,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("captum_lie", "adapters")
 EVERYTHING = (*PACKAGES, "tests", "tutorials")
 
-#: In rooms that others are at work on: the entry goes when it is mended.
-TO_MEND = "still to be mended"
-
 MEDIAN, LONG = 170, 300
 #: Modules of more than 300 lines.
 LONG_MODULES: dict[str, str] = {
-    "adapters/captum_lie_onnx/cli.py": TO_MEND,
-    "adapters/captum_lie_onnx/derivative.py": TO_MEND,
-    "adapters/captum_lie_onnx/describing.py": TO_MEND,
-    "adapters/captum_lie_onnx/runtime.py": TO_MEND,
     "captum_lie/attribution/local_equivariance_error.py": "one public class: methods of a few "
     "lines each, under the reference of all that it offers",
-    "captum_lie/layerwise/error.py": TO_MEND,
 }
 
 MOST_PARAMETERS = 7
@@ -40,12 +32,9 @@ CAPTUM = "Captum's own signature of attribute, and what belongs to it here"
 COMMAND = "a command of the command line: each parameter is one of its options"
 #: Functions of more than 7 parameters.
 MANY_PARAMETERS: dict[str, str] = {
-    "adapters/captum_lie_onnx/auditing.py:audit": TO_MEND,
-    "adapters/captum_lie_onnx/cli.py:audit_command": COMMAND,
-    "adapters/captum_lie_onnx/cli.py:export_command": COMMAND,
-    "adapters/captum_lie_onnx/derivative.py:export_lie_derivative": TO_MEND,
-    "adapters/captum_lie_onnx/exporting.py:export": TO_MEND,
-    "adapters/captum_lie_onnx/runtime.py:OnnxModel.__init__": TO_MEND,
+    "adapters/captum_lie_onnx/cli/audit.py:audit_command": COMMAND,
+    "adapters/captum_lie_onnx/cli/export.py:export_command": COMMAND,
+    "adapters/captum_lie_onnx/exporting.py:export": "as torch.onnx.export, which it stands for",
     "captum_lie/cli/layers.py:layers": COMMAND,
     "captum_lie/cli/measure.py:measure_command": COMMAND,
     "captum_lie/cli/sweep.py:sweep_command": COMMAND,
@@ -54,11 +43,9 @@ MANY_PARAMETERS: dict[str, str] = {
 
 #: Functions, or folders of them, that take keywords of any type.
 ANY_KEYWORDS: dict[str, str] = {
-    "adapters/captum_lie_onnx/derivative.py:_named": TO_MEND,
-    "adapters/captum_lie_onnx/isolation.py:IsolatedSession._ask": TO_MEND,
-    "adapters/captum_lie_onnx/metadata.py:entries": TO_MEND,
-    "captum_lie/cli/clusters.py:parse_cluster": TO_MEND,
-    "captum_lie/core/autodiff.py:_no_hooks": "stands in for a hook of torch.utils.checkpoint",
+    "adapters/captum_lie_onnx/metadata.py:entries": "entries of a file's metadata, by any name",
+    "captum_lie/core/autodiff.py:_no_hooks": "it stands for a function of PyTorch's and does "
+    "nothing, whatever it is given",
     "captum_lie/core/differentiable": "rules pass on whatever keywords their operator has",
     "captum_lie/core/tangents": "rules pass on whatever keywords their operator has",
     "captum_lie/show/pages.py:render": "whatever the template of a page names",
@@ -81,13 +68,10 @@ DICTATED: dict[str, str] = {
     "bucketize": "an operator of PyTorch",
     "center": "where matplotlib puts things",
     "colorbar": "matplotlib's word, and Captum's; a public parameter",
-    "finalizer": TO_MEND,
     "normalized": "the public class Normalized, and PyTorch's normalized_shape",
     "optimization": "onnxruntime's graph_optimization_level; a public parameter of OnnxModel",
-    "optimizations": "onnxruntime's, see optimization",
     "quantize": "the public function, and ONNX's operators",
-    "quantized": TO_MEND,
-    "reoptimized": TO_MEND,
+    "quantized": "the public name of a set of thresholds, and ONNX's operators",
 }
 #: Code, addresses and quoted words within prose.
 NO_PROSE = re.compile(

@@ -111,7 +111,7 @@ class Fails(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = build("resnet")
+        self.body: Any = build("resnet")
         self.armed = False
 
     def forward(self, x: Tensor) -> Tensor:

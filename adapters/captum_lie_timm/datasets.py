@@ -8,7 +8,7 @@ from typing import Any
 
 from timm.data.dataset_factory import create_dataset
 
-from captum_lie.errors import InvalidValueError, UnsupportedModelError
+from captum_lie.errors import InvalidValueError, UnsupportedModelError, first_line
 
 
 def open_dataset(text: str) -> Any:
@@ -40,6 +40,7 @@ def open_dataset(text: str) -> Any:
     try:
         dataset: Any = create_dataset(parts["name"], root=root, split=split, download=False)
     except Exception as error:  # of torchvision, datasets or tensorflow_datasets, whatever it is
-        message = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UnsupportedModelError(f"timm cannot open the data set {text!r}: {message}") from error
+        raise UnsupportedModelError(
+            f"timm cannot open the data set {text!r}: {first_line(error)}"
+        ) from error
     return dataset

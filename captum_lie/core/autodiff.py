@@ -26,7 +26,7 @@ from captum_lie.core.batch_norm import AffineBatchNorm
 from captum_lie.core.memory import kept_buffers
 from captum_lie.core.turns import Turns
 from captum_lie.core.validation import check_output, is_out_of_memory
-from captum_lie.errors import UnsupportedModelError
+from captum_lie.errors import UnsupportedModelError, first_line
 
 with warnings.catch_warnings():  # forward mode imports this, which uses a deprecated part of torch
     warnings.simplefilter("ignore")
@@ -146,6 +146,11 @@ def pushforward(
     Raises:
         UnsupportedModelError: neither forward mode nor reverse-over-reverse can differentiate the
             model.
+
+    Example:
+        >>> x, tangents = torch.tensor([[1.0], [2.0]]), torch.ones(3, 2, 1)
+        >>> pushforward(torch.square, (x,), (tangents,)).shape
+        torch.Size([3, 2, 1])
     """
     with differentiable(), torch.no_grad():
         inputs = tuple(x.detach().clone() for x in inputs)
@@ -277,7 +282,3 @@ def _recall(forward_func: object) -> str | None:
 def _remember(forward_func: object, strategy: str) -> None:
     with suppress(TypeError):
         _known[forward_func] = strategy
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

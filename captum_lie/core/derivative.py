@@ -88,7 +88,10 @@ class ModelFunction:
         internal_batch_size: int | None = None,
         n_tangents: int = 1,
     ) -> Iterator[Result]:
-        """Results of some work on consecutive examples, see :func:`captum_lie.core.chunks.in_chunks`."""
+        """Results of some work on consecutive examples.
+
+        See :func:`captum_lie.core.chunks.in_chunks`.
+        """
         yield from in_chunks(
             work,
             self.forward_func,
@@ -192,6 +195,11 @@ def tangent_basis(
 
     Returns:
         The basis (T groups) and the mixing matrix ``[G, T]``, None where it is the identity.
+
+    Example:
+        >>> basis, mixing = tangent_basis(get_groups("all"))
+        >>> len(basis), mixing.shape  # six fields of aff(2), and brightness
+        (7, torch.Size([10, 7]))
     """
     basis: list[OneParameterGroup] = []
     rows: list[dict[OneParameterGroup, float]] = []

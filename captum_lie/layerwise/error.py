@@ -14,7 +14,6 @@ from captum_lie.core.captum_compat import (
     as_tuple,
     batches,
     log_usage,
-    select_targets,
 )
 from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives, tangent_basis
 from captum_lie.core.groups import (
@@ -34,7 +33,8 @@ from captum_lie.core.validation import (
     one_of,
 )
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.layerwise.fluxes import Recording, recorded
+from captum_lie.layerwise.directions import aligned, one_hot
+from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.probes import NormEstimate, squared_norms
 from captum_lie.layerwise.totals import totals
 from captum_lie.layerwise.tracing import Overrides, check_overrides, check_whole
@@ -273,7 +273,7 @@ class LayerwiseEquivarianceError:
                 cotangent = one_hot(recording.output, function.target)
                 values = recording.contributions(cotangent, groups)
             elif measure == "aligned":
-                values = _aligned(recording, derivative / dim, basis, mixing)
+                values = aligned(recording, derivative / dim, basis, mixing)
             else:
                 estimate = squared_norms(recording, groups, probes, first_index=first_index)
                 values = estimate.total / dim
@@ -296,42 +296,3 @@ class LayerwiseEquivarianceError:
             )
             for i, g in enumerate(groups)
         ]
-
-
-def _aligned(
-    recording: Recording,
-    derivative: Tensor,
-    basis: list[OneParameterGroup],
-    mixing: Tensor | None,
-) -> Tensor:
-    """``⟨L_g f, C_i⟩`` for each call and group, ``[R, G, N]``.
-
-    It is bilinear in the direction and in the motion: a backward pass for each basis tangent,
-    paired with all of them, serves every combination.
-
-    Args:
-        derivative: Lie derivatives along the basis, in units of the result, ``[T, N, ...]``.
-        mixing: the groups as combinations of the basis, ``[G, T]``; None for the basis itself.
-    """
-    if mixing is None:
-        each = [recording.contributions(d, [b]) for b, d in zip(basis, derivative, strict=True)]
-        return torch.cat(each, 1)
-    total: Tensor | None = None
-    for weights, direction in zip(mixing.T, derivative, strict=True):
-        along = recording.contributions(direction, basis)  # [R, T, N]
-        rows = mixing.to(along)
-        part = weights.to(along)[:, None] * torch.einsum("gb,rbn->rgn", rows, along)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
-
-
-def one_hot(output: Tensor, target: TargetType) -> Tensor:
-    """The cotangent that selects a target from an output, for each example."""
-    leaf = output.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        selected = select_targets(leaf, target)
-    if selected.shape[0] != len(output) or selected.numel() != len(output):
-        raise InvalidValueError("The target must select one number for each example.")
-    (cotangent,) = torch.autograd.grad(selected.sum(), leaf)
-    return cotangent

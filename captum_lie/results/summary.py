@@ -37,10 +37,10 @@ def summarise(
 ) -> MetricResult:
     """Mean, standard error and 95 % interval over examples, which are taken to be independent.
 
-    Args:
-        rate: whether the values are shares of hits: the interval is Wilson's then.
-        index, parameters, transformations, numerical_error: for the record, see
-            :class:`MetricResult`; positions count from 0 by default.
+    Example:
+        >>> result = summarise("drift", np.array([1.0, 3.0]), unit="pixels", border="reflect")
+        >>> result.value, result.stderr
+        (2.0, 1.0)
     """
     n = len(per_example)
     index = record.get("index")

@@ -122,7 +122,7 @@ class _Plain(TorchDispatchMode):
     """Autograd records the operations on plain tensors, too."""
 
     def __init__(self, run: Run) -> None:
-        TorchDispatchMode.__init__(self)
+        cast(Any, super()).__init__()
         self._run = run
 
     def __torch_dispatch__(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from captum_lie.core.differentiable.dual import Dual, below, duals, primal, replaced, run_of
 from captum_lie.core.differentiable.registry import Rule, resolver
@@ -102,7 +103,10 @@ def by_reverse_mode(operation: Operation, *args: Any, **kwargs: Any) -> Any:
     """
     moving = [x for x in duals((args, kwargs)) if not x.still]
     run = run_of((args, kwargs))
-    recording = torch.is_grad_enabled()
+    recording = torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and x.requires_grad
+        for x in pytree.tree_leaves((primal(args), primal(kwargs), [x.tangents for x in moving]))
+    )
     with torch.enable_grad():
         leaves = {id(x): _differentiable(x.primal, recording) for x in moving}
         leaf = lambda x: leaves.get(id(x), x.primal)  # noqa: E731

@@ -131,10 +131,10 @@ def rms_norm(
     """Written out: some devices have a fused operation for it."""
     dims = list(range(-len(normalized_shape), 0))
     with below(run_of((x, weight))):
-        eps = torch.finfo(x.dtype).eps if eps is None else eps
         y = x.to(torch.promote_types(x.dtype, torch.float32))
-        y = (y * (y.square().mean(dims, keepdim=True) + eps).rsqrt()).to(x.dtype)
-        return y if weight is None else y * weight
+        eps = torch.finfo(y.dtype).eps if eps is None else eps
+        y = y * (y.square().mean(dims, keepdim=True) + eps).rsqrt()
+        return (y if weight is None else y * weight).to(x.dtype)
 
 
 if hasattr(aten, "rms_norm"):

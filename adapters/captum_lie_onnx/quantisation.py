@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,8 +11,9 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor
 
-from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.extending.checks import one_of
+from captum_lie_onnx.child.run import command
 from captum_lie_onnx.cpu import this_cpu
 from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.inspection import inspect
@@ -87,22 +87,22 @@ def quantize(
     inspect(path, limits)
     with tempfile.TemporaryDirectory(dir=result.parent, prefix=".quantize-") as folder:
         made = Path(folder) / "int8.onnx"
-        command = [str(path), str(made), mode, str(limits.memory), str(int(reduce_range))]
+        arguments = [str(path), str(made), mode, str(limits.memory), str(int(reduce_range))]
         if mode == "static" and images is not None:
             calibration = Path(folder) / "calibration.npy"
             with OnnxModel(path, limits=limits, assumed=preprocessing) as model:
                 np.save(calibration, model.prepare(images))
-            command.append(str(calibration))
-        _run(path, command, limits)
+            arguments.append(str(calibration))
+        _run(path, arguments, limits)
         os.replace(made, result)
     return result
 
 
-def _run(path: Path, command: list[str], limits: Limits) -> None:
-    script = Path(__file__).with_name("quantizer.py")
+def _run(path: Path, arguments: list[str], limits: Limits) -> None:
+    """Quantise in a child process, see :mod:`captum_lie_onnx.child.quantiser`."""
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(script), *command],
+            command("quantiser", *arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=limits.load_seconds + limits.run_seconds,

@@ -1,4 +1,4 @@
-"""What a child process may take; imports nothing of the package, for scripts load it by file."""
+"""What a child process may take: as :mod:`captum_lie.studies.limits`, which it must not import."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from captum_lie.cli.console import notes
+from captum_lie.extending.commands import notes
 from captum_lie.metrics import MetricResult
+from captum_lie_onnx.audit_record import AuditRecord
 from captum_lie_onnx.behaviour import Behaviour
 from captum_lie_onnx.cpu import Capabilities
-from captum_lie_onnx.report import AuditReport
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 #: Rates, shown in per cent.
@@ -18,7 +18,7 @@ _RATES = ("consistency", "changed_by_shift", "changed_by_rotation")
 _SIZES = ("1 px", "4 px", "5 °", "15 °")
 
 
-def print_report(report: AuditReport) -> None:
+def print_report(report: AuditRecord) -> None:
     """How the file behaves, with and without a reference, then every line and the verdict."""
     console = Console()
     console.print(_behaviour_table(report))
@@ -38,7 +38,7 @@ def print_report(report: AuditReport) -> None:
                     style="yellow", markup=False, soft_wrap=True)  # fmt: skip
 
 
-def _behaviour_table(report: AuditReport) -> Table:
+def _behaviour_table(report: AuditRecord) -> Table:
     behaviours = [b for b in (report.candidate, report.reference) if b is not None]
     table = Table(
         title=f"How {report.candidate.name} behaves on {len(report.candidate.outputs)} images: "
@@ -85,10 +85,13 @@ def _coarse(result: MetricResult) -> bool:
     return (result.error_bar or 0.0) > 0.1 * abs(result.value)
 
 
-def _verdict_table(report: AuditReport) -> Table:
+def _verdict_table(report: AuditRecord) -> Table:
     table = Table(title=f"Audit of {report.candidate.name}", title_justify="left", box=None)
-    for column in ("line", "of", "value", "threshold", "verdict"):
-        table.add_column(column, justify="right" if column in ("value", "threshold") else "left")
+    for text in ("line", "of"):
+        table.add_column(text)
+    for number in ("value", "threshold"):
+        table.add_column(number, justify="right")
+    table.add_column("verdict")
     for c in report.checks:
         table.add_row(
             c.name,

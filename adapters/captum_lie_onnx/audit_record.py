@@ -1,13 +1,11 @@
-"""What an audit found: verdicts, numbers and pictures, as JSON, JUnit XML and a web page."""
+"""What an audit found: verdicts, numbers, and what they were measured on."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,8 @@ SCHEMA = "captum-lie-audit/1"
 
 
 @dataclass(frozen=True, eq=False)
-class AuditReport:
-    """The result of :func:`captum_lie_onnx.audit`.
+class AuditRecord:
+    """What an audit found, apart from how it is shown.
 
     Attributes:
         checks: one verdict per line.
@@ -72,7 +70,7 @@ class AuditReport:
         """The report in plain types. Equal for equal audits, but for ``timestamp``."""
         return {
             "schema": SCHEMA,
-            "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+            "timestamp": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "passed": self.passed,
             "settings": dict(self.settings),
             "identity": self.identity,
@@ -90,33 +88,6 @@ class AuditReport:
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
-
-    def save(self, folder: Path | str) -> list[Path]:
-        """Write ``audit.html``, ``audit.json``, ``audit.csv`` and ``junit.xml`` into a folder.
-
-        All are rendered, then all are written, before the first appears: a page that fails or a
-        full disk leaves nothing, and what was there before stays.
-
-        Raises:
-            OSError: the folder cannot be written to, or the disk is full.
-        """
-        from captum_lie_onnx.junit import render_junit
-        from captum_lie_onnx.page import render_page
-
-        place = Path(folder)
-        contents = {
-            "audit.html": render_page(self),
-            "audit.json": self.to_json(),
-            "audit.csv": self.comparison.to_csv(index=False),
-            "junit.xml": render_junit(self),
-        }
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place, prefix=".audit-") as written:
-            for name, content in contents.items():
-                (Path(written) / name).write_text(content, encoding="utf-8", newline="")
-            for name in contents:
-                os.replace(Path(written) / name, place / name)
-        return [place / name for name in contents]
 
 
 def read_behaviour(path: Path) -> Behaviour:
