@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_lie.core.autodiff import pullback
-from captum_lie.core.chunks import Chunk, in_chunks
+from captum_lie.core.chunks import Chunk
 from captum_lie.core.derivative import ModelFunction, lie_derivatives
 from captum_lie.core.groups import OneParameterGroup
 from captum_lie.core.validation import check_inputs, check_internal_batch_size
@@ -36,12 +36,5 @@ def lee_of_pixels(
         with torch.no_grad():
             return [g * group.generator(x) for g, x in zip(gradients, chunk.inputs, strict=True)]
 
-    parts = in_chunks(
-        work,
-        function.forward_func,
-        inputs,
-        function.args,
-        function.target,
-        internal_batch_size=internal_batch_size,
-    )
+    parts = function.in_chunks(work, inputs, internal_batch_size=internal_batch_size)
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))

@@ -16,7 +16,7 @@ from captum_lie.core.captum_compat import (
     run_forward,
     select_targets,
 )
-from captum_lie.core.chunks import Chunk, in_chunks
+from captum_lie.core.chunks import Chunk, Result, in_chunks
 from captum_lie.core.groups import (
     Affine,
     OneParameterGroup,
@@ -79,6 +79,28 @@ class ModelFunction:
     def of(self, chunk: Chunk) -> ModelFunction:
         """The same with a chunk's own targets and arguments."""
         return replace(self, target=chunk.target, args=chunk.args)
+
+    def in_chunks(
+        self,
+        work: Callable[[Chunk], Result],
+        inputs: tuple[Tensor, ...],
+        *,
+        internal_batch_size: int | None = None,
+        n_tangents: int = 1,
+    ) -> Iterator[Result]:
+        """Results of some work on consecutive examples.
+
+        See :func:`captum_lie.core.chunks.in_chunks`.
+        """
+        yield from in_chunks(
+            work,
+            self.forward_func,
+            inputs,
+            self.args,
+            self.target,
+            internal_batch_size=internal_batch_size,
+            n_tangents=n_tangents,
+        )
 
     def __call__(self, *images: Tensor) -> Tensor:
         output = check_output(run_forward(self.forward_func, images, None, self.args))
@@ -152,14 +174,8 @@ def derivatives_along(
         )
         return chunk, derivative
 
-    yield from in_chunks(
-        work,
-        function.forward_func,
-        inputs,
-        function.args,
-        function.target,
-        internal_batch_size=internal_batch_size,
-        n_tangents=n_tangents,
+    yield from function.in_chunks(
+        work, inputs, internal_batch_size=internal_batch_size, n_tangents=n_tangents
     )
 
 
