@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from captum_lie._compat import StrEnum
 from captum_lie.cli.console import notes
 from captum_lie.errors import InvalidValueError
 from captum_lie.studies.sweeping import Cluster, Submission
