@@ -19,18 +19,28 @@ def factory(name: str) -> str:
     return f"{name}={FACTORIES}:{name}"
 
 
-def swept(
+def started(
     models: str, out: Path, *options: str, notes: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run ``captum-lie sweep`` to its end."""
+) -> subprocess.Popen[str]:
+    """Start ``captum-lie sweep``."""
     command = ["sweep", "--models", models, *FAST, "--out", str(out), *options]
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "captum_lie", *command],
         env=os.environ | ({} if notes is None else {"NOTES": str(notes)}),
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=500,
     )
+
+
+def swept(models: str, out: Path, *options: str, notes: Path | None = None) -> tuple[int, str]:
+    """Run ``captum-lie sweep`` to its end: its exit code, and what it said."""
+    return ended(started(models, out, *options, notes=notes))
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for a sweep to end."""
+    _, said = process.communicate(timeout=500)
+    return process.returncode, said
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
