@@ -48,6 +48,4 @@ def _is_plain(module: nn.Module) -> bool:
 
 def _ends_in_channels(layout: Layout) -> bool:
     """Whether the last axis of such tensors holds channels and nothing else."""
-    if layout.regrouping is not None:
-        return layout.regrouping.on_last_axis == "c"
-    return layout.kind in ("nhwc", "tokens", "heads")
+    return layout.pattern is not None and layout.pattern.on_axis(-1) == "c"
