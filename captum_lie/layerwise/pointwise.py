@@ -48,4 +48,6 @@ def _is_plain(module: nn.Module) -> bool:
 
 def _ends_in_channels(layout: Layout) -> bool:
     """Whether the last axis of such tensors holds channels and nothing else."""
-    return layout.pattern is not None and layout.pattern.on_axis(-1) == "c"
+    if layout.pattern is None:
+        return False
+    return all(factor.startswith("c") for factor in layout.pattern.on_axis(-1).split())
