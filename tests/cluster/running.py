@@ -21,26 +21,29 @@ def factory(name: str) -> str:
 
 def started(
     models: str, out: Path, *options: str, notes: Path | None = None
-) -> subprocess.Popen[str]:
-    """Start ``captum-lie sweep``."""
+) -> subprocess.Popen[bytes]:
+    """Start ``captum-lie sweep``, which speaks into a file: jobs on this machine inherit it."""
     command = ["sweep", "--models", models, *FAST, "--out", str(out), *options]
-    return subprocess.Popen(
-        [sys.executable, "-m", "captum_lie", *command],
-        env=os.environ | ({} if notes is None else {"NOTES": str(notes)}),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with _said(out).open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "captum_lie", *command],
+            env=os.environ | ({} if notes is None else {"NOTES": str(notes)}),
+            stderr=file,
+        )
 
 
 def swept(models: str, out: Path, *options: str, notes: Path | None = None) -> tuple[int, str]:
     """Run ``captum-lie sweep`` to its end: its exit code, and what it said."""
-    return ended(started(models, out, *options, notes=notes))
+    return ended(started(models, out, *options, notes=notes), out)
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Wait for a sweep to end."""
-    _, said = process.communicate(timeout=500)
-    return process.returncode, said
+def ended(process: subprocess.Popen[bytes], out: Path) -> tuple[int, str]:
+    """Wait for a sweep to end: its exit code, and what it said."""
+    return process.wait(timeout=500), _said(out).read_text()
+
+
+def _said(out: Path) -> Path:
+    return out.with_name(out.name + ".said")
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:

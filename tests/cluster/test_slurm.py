@@ -102,7 +102,7 @@ def test_what_cancelled_jobs_leave_is_missing(tmp_path: Path) -> None:
     process = started(models, out, "--cluster", "slurm", "--array", "1", notes=notes)
     until(notes.exists)
     subprocess.run(["scancel", "--name", job_name(out)], check=True)
-    code, said = ended(process)
+    code, said = ended(process, out)
     assert code == 1, said
     assert "1 cells, 1 computed now, 0 failed, 1 missing" in said
     assert set(cells(out)) == {"cnn"}
