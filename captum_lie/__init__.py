@@ -8,11 +8,11 @@ far a model is from equivariant, over pixels, groups and data sets),
 from importlib.metadata import version
 
 from captum_lie import layouts, metrics, plotting
-from captum_lie.aliasing import aliasing_error
 from captum_lie.attribution import LayerLieDerivative, LieDerivative, LocalEquivarianceError
-from captum_lie.derivative import lie_derivative
-from captum_lie.gram import PrincipalDirections, principal_directions
-from captum_lie.groups import (
+from captum_lie.attribution.derivative import lie_derivative
+from captum_lie.core.aliasing import aliasing_error
+from captum_lie.core.gram import PrincipalDirections, principal_directions
+from captum_lie.core.groups import (
     BASIS,
     GROUP_NAMES,
     Affine,

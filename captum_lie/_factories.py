@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from captum_lie.errors import InvalidValueError
+from captum_lie.errors import InvalidValueError, first_line
 
 
 def find_factory(spec: str) -> Callable[..., Any]:
@@ -41,15 +41,16 @@ def find_factory(spec: str) -> Callable[..., Any]:
         raise InvalidValueError(f"{file} failed to run: {described(error)}") from error
     finally:
         sys.path.pop(0)
-    factory = getattr(module, function, None)
+    factory: Callable[..., Any] | None = getattr(module, function, None)
     if not callable(factory):
         names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise InvalidValueError(
             f"{file} has no function {function!r}. It has: {', '.join(names) or 'none'}."
         )
-    return factory  # type: ignore[no-any-return]
+    return factory
 
 
 def described(error: BaseException) -> str:
     """An error's type and the first line of what it says."""
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"

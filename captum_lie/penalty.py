@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from captum_lie._autodiff import differentiable
-from captum_lie._captum import Inputs, as_tuple
-from captum_lie._validation import check_inputs, check_output, one_of
-from captum_lie.attribution.local_equivariance_error import softmax
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.captum_compat import Inputs, as_tuple
+from captum_lie.core.derivative import tangent_basis
 from captum_lie.core.differentiable import pushforward
 from captum_lie.core.differentiable.calling import inside, on_copied_buffers
+from captum_lie.core.outputs import softmax
 from captum_lie.core.tangents import NoRule
-from captum_lie.derivative import tangent_basis
+from captum_lie.core.validation import check_inputs, check_output, one_of
 from captum_lie.errors import UnsupportedModelError
 from captum_lie.groups import GroupLike, OneParameterGroup, get_groups
 

@@ -1,230 +1,26 @@
-"""Interpolation rules: how an image is read between its pixels, and the derivative that follows.
+"""Rules of interpolation, and the derivatives that belong to them.
 
-Every rule is an interpolant; its slope at the pixel centres is the rule's derivative. Sampling and
-derivative therefore always belong together:
-
-========== ================================ ============================================
-rule       between the pixels               slope at a pixel centre
-========== ================================ ============================================
-bilinear   linear                           ``x[p+1] - x[p]`` (the cell that floor() picks)
-central    cubic convolution (Keys, a=-1/2) ``(x[p+1] - x[p-1]) / 2``
-fourier    trigonometric polynomial         the band-limited derivative
-========== ================================ ============================================
-
-Coordinates here are pixels. Displacements are given relative to the pixel centres, so that no
-displacement means exactly no displacement: rounding can never pick the other neighbour.
+The public name of :mod:`captum_lie.core.resampling`.
 """
 
-from __future__ import annotations
+from captum_lie.core.resampling import (
+    BORDERS,
+    INTERPOLATIONS,
+    Border,
+    Interpolation,
+    default_border,
+    fourier_shift,
+    resample,
+    slope,
+)
 
-from typing import Literal, get_args
-
-import torch
-from torch import Tensor
-
-Interpolation = Literal["bilinear", "central", "fourier"]
-Border = Literal["reflect", "circular"]
-
-INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
-BORDERS: tuple[Border, ...] = get_args(Border)
-
-
-def default_border(interpolation: Interpolation) -> Border:
-    """What lies outside where nothing is said: a reflection, or repetition for ``fourier``."""
-    return "circular" if interpolation == "fourier" else "reflect"
-
-
-def spatial_gradient(
-    x: Tensor, interpolation: Interpolation, border: Border
-) -> tuple[Tensor, Tensor]:
-    """Slope of the interpolant at the pixel centres, per pixel, along columns (x) and rows (y).
-
-    Args:
-        x: images, ``[..., H, W]``, floating point.
-        interpolation: the rule.
-        border: what lies outside; ``fourier`` is always circular.
-
-    Returns:
-        Two tensors shaped like ``x``: d/d(column) and d/d(row).
-    """
-    return (
-        slope(x, -1, interpolation, border),
-        slope(x, -2, interpolation, border),
-    )
-
-
-def slope(x: Tensor, dim: int, interpolation: Interpolation, border: Border) -> Tensor:
-    """One component of :func:`spatial_gradient`: the slope along ``dim``, per pixel."""
-    if interpolation == "fourier":
-        return _fourier_slope(x, dim)
-    last = x.shape[dim] - 1
-    if last == 0:
-        return torch.zeros_like(x)
-    # Slices are read many times faster than indices.
-    if interpolation == "bilinear":
-        return torch.cat(_differences(x, dim, border), dim)
-    following = torch.cat([x.narrow(dim, 1, last), _beyond(x, dim, border)], dim)
-    before = x.narrow(dim, 1 if border == "reflect" else last, 1)
-    preceding = torch.cat([before, x.narrow(dim, 0, last)], dim)
-    return (following - preceding) / 2
-
-
-def weighted_slope(
-    weight: Tensor, x: Tensor, dim: int, interpolation: Interpolation, border: Border
-) -> Tensor:
-    """``Σ_channels weight · slope(x)``, in at least single precision.
-
-    Args:
-        weight, x: ``[N, C, H, W]``.
-
-    Returns:
-        ``[N, H, W]``.
-    """
-    precision = torch.promote_types(x.dtype, torch.float32)
-    last = x.shape[dim] - 1
-    if interpolation != "bilinear" or last == 0:
-        return (weight * slope(x, dim, interpolation, border)).sum(1, dtype=precision)
-    weights = weight.narrow(dim, 0, last), weight.narrow(dim, last, 1)  # no slope put together
-    parts = zip(weights, _differences(x, dim, border), strict=True)
-    return torch.cat([(w * d).sum(1, dtype=precision) for w, d in parts], dim)
-
-
-def _differences(x: Tensor, dim: int, border: Border) -> tuple[Tensor, Tensor]:
-    """From each pixel to the next: of all but the last, and of the last across the border."""
-    last = x.shape[dim] - 1
-    inside = x.narrow(dim, 1, last) - x.narrow(dim, 0, last)
-    return inside, _beyond(x, dim, border) - x.narrow(dim, last, 1)
-
-
-def _beyond(x: Tensor, dim: int, border: Border) -> Tensor:
-    """What follows the last pixel."""
-    return x.narrow(dim, x.shape[dim] - 2 if border == "reflect" else 0, 1)
-
-
-def resample(
-    x: Tensor,
-    dx: Tensor,
-    dy: Tensor,
-    interpolation: Interpolation,
-    border: Border,
-) -> Tensor:
-    """Read images beside their pixel centres: ``out(p) = x(p + d(p))``. Differentiable in ``d``.
-
-    Args:
-        x: images, ``[N, C, H, W]``.
-        dx: displacement along columns in pixels, ``[H, W]`` or ``[N, H, W]``.
-        dy: displacement along rows in pixels, shaped like ``dx``.
-        interpolation: the rule.
-        border: what lies outside; ``fourier`` is always circular.
-
-    Returns:
-        The displaced images, shaped like ``x``.
-    """
-    if interpolation == "fourier":
-        return _fourier_resample(x, dx, dy)
-    n, channels, height, width = x.shape
-    rows = torch.arange(height, device=x.device)[:, None]
-    columns = torch.arange(width, device=x.device)
-    # One index reads all channels of a pixel: they lie side by side here.
-    pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    first = height * width * torch.arange(n, device=x.device)[:, None, None]
-    across = [
-        (_inside(column, width, border), weight.unsqueeze(-1))
-        for column, weight in _taps(columns, dx, interpolation, x.dtype)
-    ]
-    result = x.new_zeros(n, height, width, channels)
-    for row, row_weight in _taps(rows, dy, interpolation, x.dtype):
-        start = first + _inside(row, height, border) * width
-        line = torch.zeros_like(result)
-        for column, weight in across:
-            values = pixels.index_select(0, (start + column).flatten()).view_as(result)
-            line = line + weight * values
-        result = result + row_weight.unsqueeze(-1) * line
-    return result.permute(0, 3, 1, 2).contiguous()
-
-
-def fourier_shift(x: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-    """:func:`resample` under ``fourier`` for one displacement per image (scalars or ``[N]``)."""
-    height, width = x.shape[-2:]
-    shift_x = _harmonics(dx.reshape(-1), width)[:, None, None, :]
-    shift_y = _harmonics(dy.reshape(-1), height)[:, None, :, None]
-    spectrum = torch.fft.fft2(x) * (shift_y * shift_x).to(_complex(x.dtype))
-    return torch.real(torch.fft.ifft2(spectrum))
-
-
-def _taps(
-    pixels: Tensor, displacement: Tensor, interpolation: Interpolation, dtype: torch.dtype
-) -> list[tuple[Tensor, Tensor]]:
-    """Neighbours that the interpolant reads along one axis, with their weights."""
-    cell = displacement.floor()
-    u = (displacement - cell).to(dtype)
-    first = pixels + cell.long()
-    if interpolation == "bilinear":
-        return [(first, 1 - u), (first + 1, u)]
-    return [
-        (first - 1, ((-u + 2) * u - 1) * u / 2),
-        (first, ((3 * u - 5) * u) * u / 2 + 1),
-        (first + 1, ((-3 * u + 4) * u + 1) * u / 2),
-        (first + 2, (u - 1) * u * u / 2),
-    ]
-
-
-def _inside(index: Tensor, size: int, border: Border) -> Tensor:
-    """Fold pixel indices back into ``0 .. size-1``; reflection is about the edge pixel's centre."""
-    if border == "circular":
-        return index.remainder(size)
-    if size == 1:
-        return torch.zeros_like(index)
-    return (size - 1) - (index.remainder(2 * (size - 1)) - (size - 1)).abs()
-
-
-def harmonic_frequencies(size: int, device: torch.device) -> Tensor:
-    """Integer frequencies in FFT order, with 0 in place of the Nyquist frequency of even sizes.
-
-    The Nyquist wave has no phase: read as a cosine, its slope at every pixel centre is zero.
-    """
-    frequencies: Tensor = torch.fft.fftfreq(
-        size, 1 / size, device=device, dtype=torch.float64
-    ).round()
-    if size % 2 == 0:
-        frequencies[size // 2] = 0
-    return frequencies
-
-
-def _fourier_slope(x: Tensor, dim: int) -> Tensor:
-    size = x.shape[dim]
-    factor = 2j * torch.pi / size * harmonic_frequencies(size, x.device)
-    factor = factor.to(_complex(x.dtype)).reshape(-1, *[1] * (-dim - 1))
-    return torch.real(torch.fft.ifft(torch.fft.fft(x, dim=dim) * factor, dim=dim))
-
-
-def _harmonics(position: Tensor, size: int) -> Tensor:
-    """Value of each harmonic of a period of ``size`` pixels at ``position``: ``[..., size]``."""
-    frequencies = harmonic_frequencies(size, position.device)
-    waves: Tensor = torch.exp(2j * torch.pi / size * position[..., None].double() * frequencies)
-    if size % 2 == 0:
-        nyquist = torch.cos(torch.pi * position.double()).to(waves.dtype)
-        waves = torch.cat(
-            [waves[..., : size // 2], nyquist[..., None], waves[..., size // 2 + 1 :]], dim=-1
-        )
-    return waves
-
-
-def _fourier_resample(x: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-    """Evaluate the trigonometric polynomial at any points, one row of points at a time."""
-    height, width = x.shape[-2:]
-    dtype = _complex(x.dtype)
-    spectrum = torch.fft.fft2(x) / (height * width)
-    columns = torch.arange(width, device=x.device, dtype=torch.float64)
-    points = "w" if dx.ndim == 2 else "nw"
-    rows = []
-    for row in range(height):
-        along_x = _harmonics(columns + dx[..., row, :], width).to(dtype)
-        along_y = _harmonics(row + dy[..., row, :], height).to(dtype)
-        inner = torch.einsum(f"nclk,{points}k->ncwl", spectrum, along_x)
-        rows.append((inner * along_y.unsqueeze(-3)).sum(-1).real)
-    return torch.stack(rows, dim=-2)
-
-
-def _complex(dtype: torch.dtype) -> torch.dtype:
-    return torch.complex128 if dtype == torch.float64 else torch.complex64
+__all__ = [
+    "BORDERS",
+    "INTERPOLATIONS",
+    "Border",
+    "Interpolation",
+    "default_border",
+    "fourier_shift",
+    "resample",
+    "slope",
+]

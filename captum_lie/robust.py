@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_lie._captum import Inputs, Perturbation, as_tuple, like_inputs
-from captum_lie._validation import check_inputs
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, get_group
+from captum_lie.core.captum_compat import Inputs, Perturbation, as_tuple, like_inputs
+from captum_lie.core.groups import DEFAULT_GROUP, GroupLike, get_group
+from captum_lie.core.validation import check_inputs
 
 __all__ = ["GroupPerturbation"]
 

@@ -24,8 +24,9 @@ from captum_lie import (
     lie_derivative,
     principal_directions,
 )
-from captum_lie._autodiff import differentiable
-from captum_lie.scrambling import phase_scrambled
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.scrambling import phase_scrambled
+from captum_lie.layouts import NCHW
 from tests.toy_models import WrongBackward, build, images
 
 MODELS = ["resnet", "vit", "mixer"]
@@ -154,7 +155,8 @@ def test_targets_of_every_kind() -> None:
     for target in ([1, 1], torch.tensor([1, 1]), torch.tensor(1), (1,)):
         torch.testing.assert_close(method.attribute(x, target=target, group="rotation"), first)
     dense = LieDerivative(build("dense"))
-    tuples = dense.attribute(x, target=[(1, 2, 3), (0, 4, 5)], group="rotation")
+    places: list[tuple[int, ...]] = [(1, 2, 3), (0, 4, 5)]
+    tuples = dense.attribute(x, target=places, group="rotation")
     torch.testing.assert_close(
         tuples[1:], dense.attribute(x[1:], target=(0, 4, 5), group="rotation")
     )
@@ -291,9 +293,9 @@ def test_batch_norm_with_fixed_statistics_is_an_affine_map(affine: bool) -> None
         (nn.BatchNorm1d(3, affine=affine), torch.randn(2, 3)),
         (nn.BatchNorm3d(3, affine=affine, track_running_stats=False), torch.randn(2, 3, 2, 2, 2)),
     ):
-        if norm.running_mean is not None:
+        if norm.running_mean is not None and norm.running_var is not None:
             norm.running_mean.uniform_()
-            norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+            norm.running_var.uniform_(0.5, 2)
         if affine:
             nn.init.normal_(norm.weight)
             nn.init.normal_(norm.bias)
@@ -426,7 +428,7 @@ def test_lee_is_that_of_forward_mode_where_the_modes_disagree() -> None:
 
 
 def test_a_dense_output_that_moves_has_no_relative_lee() -> None:
-    method = LocalEquivarianceError(build("dense"), output_layout="image")
+    method = LocalEquivarianceError(build("dense"), output_layout=NCHW)
     table = method.evaluate([images()], ["rotation"])
     assert table["lee"].notna().all()
     assert table["relative_lee"].isna().all()

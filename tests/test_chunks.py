@@ -14,8 +14,8 @@ from captum_lie import (
     LocalEquivarianceError,
     lie_derivative,
 )
-from captum_lie import _chunks as chunks
-from captum_lie._chunks import Chunk, in_chunks, largest_activation
+from captum_lie.core import chunks
+from captum_lie.core.chunks import Chunk, in_chunks, largest_activation
 from tests.toy_models import build, images
 
 

@@ -6,10 +6,10 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, __version__, examples
+from captum_lie._compat import tomllib
 from captum_lie.examples.photographs import find_photographs
 from tests.command_line import refused, run
 
@@ -71,7 +72,7 @@ def test_demo_writes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert result.exit_code == 0, result.output
     table = pd.read_csv(tmp_path / "a" / "b" / "lee.csv")
     assert list(table.columns) == ["model", "group", "lee", "stderr", "relative_lee",
-                                   "relative_stderr", "n"]  # fmt: skip
+                                   "relative_stderr", "n", "role", "control_of"]  # fmt: skip
     assert len(table) == 2 * 4 * 10
     assert set(table["group"]) == set(GROUP_NAMES)
     assert (table["lee"] > 0).all()
@@ -281,11 +282,11 @@ def test_a_full_disk_leaves_no_half_written_report(
     old.write_text("from an earlier run")
     real = os.fdopen
 
-    def full(handle: int, *args: str, **kwargs: str) -> object:
+    def full(handle: int, *args: Any, **kwargs: Any) -> object:
         os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
-        return real(handle, *args, **kwargs)  # type: ignore[call-overload]
+        return real(handle, *args, **kwargs)
 
-    monkeypatch.setattr("captum_lie.report.os.fdopen", full)
+    monkeypatch.setattr("captum_lie.results.files.os.fdopen", full)
     message = refused("measure", "--model", "cnn", "--limit", "2", "--out", tmp_path, *FAST)
     assert "No space left on device" in message
     assert [p.name for p in tmp_path.iterdir()] == ["lee.csv"]

@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from captum_lie import LocalEquivarianceError, examples
 from captum_lie.cli.application import app
-from captum_lie.cli.specs import ModelSpec, parse_spec, parse_specs
 from captum_lie.images import View, read_image
+from captum_lie.studies.specs import ModelSpec, parse_spec, parse_specs
 
 FACTORY = """
 import torch

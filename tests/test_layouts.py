@@ -21,6 +21,7 @@ from captum_lie.layouts import (
     infer,
     inference,
 )
+from tests.toy_models import untyped
 
 GRID = (3, 5)
 SHAPES = [
@@ -287,14 +288,14 @@ def test_overrides_take_effect_and_move_blame_only() -> None:
     folded = decompose(windowed(), {"1": (None, UNKNOWN)})
     rows = {row.module: (i, row) for i, row in enumerate(folded.rows)}
     assert not rows["1"][1].resolved
-    assert rows["1"][1].output_layout == "unknown"
+    assert rows["1"][1].output_layout == (UNKNOWN,)
     torch.testing.assert_close(
         folded.self_contributions[0],
         plain.self_contributions[0] + plain.contributions[rows["1"][0]],
     )
     transposed = decompose(windowed(), {"2": NHWC})
     names = [row.module for row in transposed.rows]
-    assert transposed.rows[names.index("2")].input_layout == "nhwc"
+    assert transposed.rows[names.index("2")].input_layout == (NHWC,)
     i = names.index("2")
     assert not torch.allclose(transposed.contributions[i], plain.contributions[i])
     torch.testing.assert_close(transposed.self_contributions.nansum(0), plain.total)
@@ -306,4 +307,4 @@ def test_overrides_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="nowhere"):
         decompose(windowed(), {"nowhere": NCHW})
     with pytest.raises(TypeError, match="must be a Layout"):
-        LayerwiseEquivarianceError(windowed(), layouts={"2": "nchw"})  # type: ignore[dict-item]
+        LayerwiseEquivarianceError(windowed(), layouts={"2": untyped("nchw")})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import log2
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -317,7 +317,7 @@ def test_autocast(name: str) -> None:
 def test_users_can_mend_errors() -> None:
     model, x = build("resnet"), images()
     with pytest.raises(InvalidValueError, match="Did you mean 'random'"):
-        LiePenalty("rotation", directions="randm")  # type: ignore[arg-type]
+        LiePenalty("rotation", directions=cast(Any, "randm"))
     with pytest.raises(InvalidValueError, match="rotation"):
         LiePenalty("rotatoin")
     with pytest.raises(InvalidTypeError, match="floating point"):

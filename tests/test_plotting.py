@@ -70,6 +70,7 @@ def test_bars_show_lee_and_its_standard_error() -> None:
         ],
         columns=["model", "group", "lee", "stderr"],
     )
+    table["control_of"] = table["model"].map({"cnn (untrained)": "cnn"})
     figure = plot_lee(table)
     axes = figure.axes[0]
     bars: Any = axes.containers

@@ -11,9 +11,9 @@ from captum_lie.layerwise import (
     LayerwiseEquivarianceError,
     LayerwiseSampledError,
     SubnetworkEquivarianceError,
+    layer_maps,
 )
 from captum_lie.layerwise.error import Measure
-from captum_lie.layerwise.maps import layer_maps
 from captum_lie.layouts import UNKNOWN, Evidence, Layout, Regrouping, infer, regrouped
 from captum_lie.layouts.rules import after_linear
 
@@ -47,8 +47,8 @@ def order(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("layout", ORDERS, ids=str)
 def test_there_and_back(layout: Layout) -> None:
     image = torch.randn(2, 6, 8, 12)
-    assert layout.regrouping is not None
-    like = torch.empty(SHAPES[layout.regrouping.pattern])
+    assert layout.pattern is not None
+    like = torch.empty(SHAPES[layout.pattern.axes])
     x = layout.from_image(image, like)
     assert x.shape == like.shape
     assert torch.equal(layout.to_image(x), image)
@@ -167,9 +167,10 @@ def test_reordering_contributes_nothing(model: nn.Sequential, measure: Measure) 
 
 
 def test_one_layer_is_the_same_from_within_windows_and_from_outside(model: nn.Sequential) -> None:
-    options = {"target": 2, "group": "rotation", "return_convergence_delta": True}
     method = LayerLieDerivative(model, ["1", "1.mix"], layouts=LAYOUTS)
-    (outside, inside), deltas = method.attribute(IMAGES, **options)
+    (outside, inside), deltas = method.attribute(
+        IMAGES, target=2, group="rotation", return_convergence_delta=True
+    )
     torch.testing.assert_close(WINDOWS.to_image(inside), outside)
     for delta in deltas:
         torch.testing.assert_close(delta, torch.zeros_like(delta), rtol=0, atol=1e-14)

@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import CheckpointFunction
 
 from captum_lie import LayerwiseEquivarianceError, LocalEquivarianceError, lie_derivative
-from captum_lie._autodiff import differentiable
-from captum_lie._turns import Turns
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.turns import Turns
 from tests.toy_models import build, images
 
 Work = Callable[[nn.Module, Tensor], Tensor]

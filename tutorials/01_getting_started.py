@@ -252,6 +252,7 @@ table = pd.concat(
     [evaluate(model).assign(model=name) for name, model in (models | untrained).items()],
     ignore_index=True,
 )
+table["control_of"] = table["model"].map({f"{name} (untrained)": name for name in models})
 trained = table[table["model"].isin(models)]
 
 

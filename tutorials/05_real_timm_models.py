@@ -52,12 +52,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import captum_lie_timm
 from captum_lie import LayerwiseEquivarianceError, LocalEquivarianceError, get_group
-from captum_lie.layerwise import LayerwiseSampledError
-from captum_lie.layerwise.icicle import plot_icicle
-from captum_lie.layerwise.maps import layer_maps, leading_calls
-from captum_lie.layerwise.plotting import COLOURS, plot_depth, plot_layer_maps
+from captum_lie.layerwise import LayerwiseSampledError, layer_maps
 from captum_lie.layouts import Layout
 from captum_lie.models import load_model as load_by_name
+from captum_lie.plotting import COLOURS, plot_depth, plot_icicle, plot_layer_maps
+from captum_lie.results import leading_calls
 from captum_lie_timm.imagenet import available
 
 plt.rcParams.update({"figure.dpi": 100, "font.size": 9})

@@ -31,14 +31,13 @@ import torch
 from torch import nn
 
 from captum_lie import LocalEquivarianceError, get_group
+from captum_lie.core.scrambling import phase_scrambled
 from captum_lie.examples import MODEL_NAMES, load_images
 from captum_lie.examples.photographs import find_photographs, write_photographs
 from captum_lie.images import ImageFiles, ImageStack, view_of
-from captum_lie.measurement import UNTRAINED
 from captum_lie.models import load_model
 from captum_lie.plotting import plot_lee
 from captum_lie.results import LeeResult
-from captum_lie.scrambling import phase_scrambled
 
 try:
     from captum_lie_timm.imagenet import PREFIX, WEIGHTS, available
@@ -80,6 +79,7 @@ class Flattened(nn.Module):
         return self.factor * self.model(x)
 
 
+UNTRAINED = " (untrained)"  # as we shall call the twins
 crops, labels = load_images(16 if SMALL else 256)
 contestants = {}
 for name in MODEL_NAMES:
@@ -276,7 +276,7 @@ trained, untrained = collect(model, images), collect(twin, images)
 table = pd.concat(
     [
         trained.to_dataframe().assign(model=MAIN),
-        untrained.to_dataframe().assign(model=MAIN + UNTRAINED),
+        untrained.to_dataframe().assign(model=MAIN + UNTRAINED, control_of=MAIN),
     ]
 )
 plot_lee(table, relative=True)
@@ -484,6 +484,7 @@ for (name, spec), top1 in zip(MODELS.items(), published):
             found = collect(each, torch.stack(own_size), asked)
         accuracy = top1 if pretrained else float("nan")
         rows.append(found.to_dataframe().assign(model=name + suffix, top1=accuracy))
+        rows[-1]["control_of"] = None if pretrained else name
 sizes = pd.concat(rows)
 plot_lee(sizes, relative=True)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import jupytext  # type: ignore[import-untyped]
+import jupytext
 import typer
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError

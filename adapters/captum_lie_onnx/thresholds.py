@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
-from captum_lie._validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
+from captum_lie.extending.checks import one_of
+from captum_lie.extending.compat import tomllib
 from captum_lie.metrics import METRIC_NAMES
 
 Status = Literal["pass", "fail", "inconclusive"]
@@ -145,15 +145,15 @@ def resolve_thresholds(
         0.05
     """
     one_of("preset", preset, tuple(PRESETS))
-    found = dict(PRESETS[preset])
+    thresholds = dict(PRESETS[preset])
     for name, value in (_read(file) if file is not None else {}).items():
-        found[_known(name)] = _limit(name, value)
+        thresholds[_known(name)] = _limit(name, value)
     for setting in settings:
         name, separator, value = setting.partition("=")
         if not separator:
             raise InvalidValueError(f"A threshold is set by NAME=VALUE; got {setting!r}.")
-        found[_known(name.strip())] = _limit(name, value)
-    return found
+        thresholds[_known(name.strip())] = _limit(name, value)
+    return thresholds
 
 
 def _read(file: Path) -> dict[str, object]:
@@ -181,9 +181,9 @@ def _known(name: str) -> str:
 
 def _limit(name: str, value: object) -> float:
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, SupportsFloat | str):
             raise InvalidTypeError
-        limit = float(value)  # type: ignore[arg-type]
+        limit = float(value)
     except (TypeError, ValueError):
         raise InvalidValueError(f"The threshold {name} must be a number; got {value!r}.") from None
     if not limit >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from functools import cache
 from importlib import import_module
@@ -12,6 +13,9 @@ from torch import nn
 
 Classes = tuple[type[nn.Module], ...]
 
+#: The first timm with every name below. Older ones lack what was written later, with its models.
+COMPLETE = (1, 0, 17)
+
 
 def classes(module: str, *names: str) -> Classes:
     """The classes of these names that this timm has in a module.
@@ -21,13 +25,13 @@ def classes(module: str, *names: str) -> Classes:
         names: of its classes.
 
     Returns:
-        In the same order, without those that timm has not: each is warned of once. The result may
-        be empty, and can then be handed on: nothing is registered for no class, nothing is an
-        instance of none, nothing lies within one.
+        In the same order, without those that timm has not. Each is warned of once, unless it may
+        have been written after this timm. The result may be empty, and can then be handed on:
+        nothing is registered for no class, nothing is an instance of none, nothing lies within one.
 
     Example:
-        >>> [cls.__name__ for cls in classes("layers.norm", "RmsNorm", "SimpleNorm")]
-        ['RmsNorm', 'SimpleNorm']
+        >>> [cls.__name__ for cls in classes("layers.norm", "RmsNorm", "LayerNorm2d")]
+        ['RmsNorm', 'LayerNorm2d']
     """
     return tuple(cls for name in names if (cls := _found(module, name)) is not None)
 
@@ -67,6 +71,8 @@ def _names(module: str) -> dict[str, Any]:
 
 
 def _warn(name: str) -> None:
+    if tuple(int(part) for part in re.findall(r"\d+", timm.__version__)[:3]) < COMPLETE:
+        return
     warnings.warn(
         f"timm {timm.__version__} has no {name}, for which captum_lie_timm has a layout rule: "
         "layouts in such models may stay unknown.",

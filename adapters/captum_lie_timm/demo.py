@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from captum_lie.cli.console import notes
-from captum_lie.cli.inputs import first_images, prepare
-from captum_lie.examples.photographs import find_photographs
-from captum_lie.groups import get_groups
-from captum_lie.images import ImageFiles
-from captum_lie.layerwise import LayerwiseEquivarianceError
-from captum_lie.layerwise.report import depth_figure
-from captum_lie.measurement import UNTRAINED, Picture, first_examples, measure
-from captum_lie.models import load_model
-from captum_lie.plotting import plot_lee
-from captum_lie.preprocessing import Normalized
-from captum_lie.report import (
-    Section,
+from captum_lie.extending.commands import notes
+from captum_lie.extending.pages import (
+    depth_figure,
     embed,
     lee_values,
-    picture_of,
+    pictures_of,
     render,
     smoothed,
     write_atomically,
 )
+from captum_lie.extending.studies import (
+    ModelSpec,
+    Options,
+    Plan,
+    candidates_from,
+    carry_out,
+    find_photographs,
+    first_images,
+    prepare,
+)
+from captum_lie.groups import get_groups
+from captum_lie.images import ImageFiles
+from captum_lie.layerwise import LayerwiseEquivarianceError
+from captum_lie.plotting import plot_lee
+from captum_lie.results import Section
 from captum_lie_timm import imagenet
 
 #: Models beside their untrained twins; the larger sizes take two and three times as long.
@@ -61,24 +66,18 @@ def section(out: Path) -> Section | None:
 
 
 def _measured(out: Path, names: list[str], photographs: Mapping[str, Path]) -> Section:
-    models: dict[str, Normalized] = {}
-    for name in names:
-        for suffix, trained in (("", True), (UNTRAINED, False)):
-            model = load_model(imagenet.PREFIX + name, pretrained=trained)
-            assert isinstance(model, Normalized)
-            models[name + suffix] = model
-    batches, subjects = prepare(models, ImageFiles(list(photographs.values())))
-    result = measure(
-        models, batches, get_groups("all"), pictured=1, n_probes=PROBES, show_progress=True
-    )
-    result.subjects = subjects
+    specs = [ModelSpec(name, imagenet.PREFIX + name) for name in names]
+    candidates = candidates_from(specs, control=True)
+    source = ImageFiles(list(photographs.values()))
+    plan = Plan(get_groups("all"), options=Options(n_probes=PROBES, pictured=1, show_progress=True))
+    result = carry_out(plan, candidates, source, torch.device("cpu"))
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "imagenet.csv", result.table.to_csv(index=False))
+    models = {c.name: c.model for c in candidates}
+    batches, _ = prepare(candidates, source)
     layers = LayerwiseEquivarianceError(models[names[0]]).attribute(
-        torch.stack(first_examples(batches[names[0]], LAYERED)), LAYER_GROUP
+        first_images(batches[names[0]])[:LAYERED], LAYER_GROUP
     )
-    (picture,) = result.pictures
-    drawn = {name: {g: maps[g] for g in DRAWN} for name, maps in picture.maps.items()}
     html = render(
         "imagenet.html.j2",
         package="captum_lie_timm",
@@ -88,8 +87,8 @@ def _measured(out: Path, names: list[str], photographs: Mapping[str, Path]) -> S
         shown=next(iter(photographs)),
         answers={name: _answers(models[name], first_images(batches[name])) for name in names},
         relative=embed(plot_lee(result.table, relative=True)),
-        maps=embed(picture_of(Picture(picture.images, drawn))),
-        sigmas=smoothed(result.pictures),
+        maps=embed(pictures_of(result.models, groups=DRAWN)[0]),
+        sigmas=smoothed(result.models),
         layered=names[0],
         layer_group=LAYER_GROUP.replace("_", " "),
         n_layered=LAYERED,
@@ -98,12 +97,12 @@ def _measured(out: Path, names: list[str], photographs: Mapping[str, Path]) -> S
     return Section("Trained ImageNet models on photographs", html, leading=True)
 
 
-def _answers(model: Normalized, images: Tensor) -> list[str]:
+def _answers(model: nn.Module, images: Tensor) -> list[str]:
     """What a model calls each image, with its probability."""
-    assert model.classes is not None
+    classes: Sequence[str] = getattr(model, "classes")  # noqa: B009 (typed as a module)
     with torch.no_grad():
         best = model(images).softmax(1).max(1)
     return [
-        f"{model.classes[k].split(',')[0]} ({p:.0%})"
+        f"{classes[k].split(',')[0]} ({p:.0%})"
         for p, k in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]

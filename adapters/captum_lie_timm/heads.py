@@ -31,7 +31,8 @@ def queries_and_keys(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout
 
 
 register(
-    *classes("layers.attention", "Attention", "AttentionRope"),
+    *classes("models.vision_transformer", "Attention"),
+    *classes("layers.attention", "AttentionRope"),
     *classes("models.eva", "EvaAttention"),
     inside=queries_and_keys,
 )

@@ -21,6 +21,7 @@ from captum_lie.layouts import (
     channels_last,
     image_or_trivial,
     register,
+    register_passing,
 )
 from captum_lie_timm.classes import classes, classes_in
 
@@ -42,6 +43,12 @@ def patch_embedding(module: Any, x: Tensor, evidence: Evidence) -> Layout | None
     layout = Layout("tokens_first" if turned else "tokens", grid=grid)
     return layout if layout.fits(x) else None
 
+
+# Stochastic depth and the like do nothing in evaluation mode.
+register_passing(
+    *classes("layers.drop", "DropPath", "DropBlock2d"),
+    *classes("layers.patch_dropout", "PatchDropout"),
+)
 
 # These subclass nn.LayerNorm, whose own rule is channels last, but normalise [N, C, h, w].
 register(

@@ -7,7 +7,7 @@ from textwrap import shorten
 from typing import Any
 
 import timm
-import timm.data
+from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
@@ -89,7 +89,7 @@ def prepared(
         >>> prepared(model, "random weights").view.describe()
         '240x240, the middle of 272x272 (bicubic)'
     """
-    config: dict[str, Any] = timm.data.resolve_model_data_config(model)  # type: ignore[no-untyped-call,attr-defined]
+    config: dict[str, Any] = resolve_model_data_config(model)
     channels, height, width = config["input_size"]
     view = View(
         (height, width),
@@ -114,7 +114,7 @@ def class_names(model: nn.Module) -> tuple[str, ...] | None:
     if subset is None:
         return None
     info = ImageNetInfo(subset)
-    numbers: list[str] = info.label_names()  # type: ignore[no-untyped-call]
+    numbers: list[str] = info.label_names()
     names = info.label_descriptions()
     return tuple(f"{name}, {number}" for name, number in zip(names, numbers, strict=True))
 

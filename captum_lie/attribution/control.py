@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from captum_lie._autodiff import differentiable
-from captum_lie._captum import ForwardFunc
-from captum_lie._chunks import Chunk, in_chunks
-from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size
-from captum_lie.core.spectral_control import Control, NoReverseModeError, spectral_control
-from captum_lie.derivative import OutputFn, bind, derivatives_along, tangent_basis
-from captum_lie.groups import OneParameterGroup
-from captum_lie.scrambling import phase_scrambled
+from captum_lie.attribution.norms import Norm, mean_square
+from captum_lie.core.autodiff import differentiable
+from captum_lie.core.chunks import Chunk
+from captum_lie.core.derivative import ModelFunction, derivatives_along, tangent_basis
+from captum_lie.core.groups import OneParameterGroup
+from captum_lie.core.probes import Probes
+from captum_lie.core.scrambling import phase_scrambled
+from captum_lie.core.spectral_control import (
+    DEFAULT_PROBES,
+    Control,
+    NoReverseModeError,
+    spectral_control,
+)
+from captum_lie.core.validation import check_eval_mode, check_inputs, check_internal_batch_size
+from captum_lie.errors import InvalidValueError
 
 #: Scrambled tangents of each example and group, where the closed form cannot be had.
 SCRAMBLES = 8
 
 
 def control(
-    forward_func: ForwardFunc,
+    function: ModelFunction,
     inputs: tuple[Tensor, ...],
     groups: Sequence[OneParameterGroup],
     *,
-    output_fn: OutputFn | None,
-    reduce: Callable[[Tensor], Tensor] | None = None,
-    args: object = None,
-    n_probes: int = 8,
-    seed: int = 0,
+    reduce: Norm = mean_square,
+    probes: Probes = DEFAULT_PROBES,
     first_index: int = 0,
     internal_batch_size: int | None = None,
 ) -> Control:
@@ -41,35 +46,34 @@ def control(
     square.
 
     Args:
-        reduce: norm of derivatives ``[T, N, ...]``, ``[T, N]``; None for the mean square.
+        reduce: norm of derivatives.
+
+    Raises:
+        ValueError: the output moves with the images.
     """
+    if function.moving is not None:
+        raise InvalidValueError("Relative LEE is defined for the trivial output layout only.")
     check_inputs(inputs)
     check_internal_batch_size(internal_batch_size)
-    check_eval_mode(forward_func)
+    check_eval_mode(function.forward_func)
     inputs = tuple(x.detach() for x in inputs)
     basis, mixing = tangent_basis(groups)
 
     def exact(chunk: Chunk) -> Control:
         with differentiable():
             return spectral_control(
-                bind(forward_func, output_fn, chunk.target, chunk.args),
+                function.of(chunk),
                 chunk.inputs,
                 tuple(torch.stack([g.generator(x) for g in basis]) for x in chunk.inputs),
                 mixing,
-                n_probes=n_probes,
-                seed=seed,
+                probes=probes,
                 first_index=first_index + chunk.first,
             )
 
-    if reduce is None:
+    if reduce is mean_square:
+        chunks = function.in_chunks(exact, inputs, internal_batch_size=internal_batch_size)
         try:
-            return _joined(
-                list(
-                    in_chunks(
-                        exact, forward_func, inputs, args, internal_batch_size=internal_batch_size
-                    )
-                )
-            )
+            return _joined(list(chunks))
         except NoReverseModeError as error:
             warnings.warn(
                 f"The model cannot be differentiated in reverse mode ({error}): its control is the "
@@ -77,24 +81,21 @@ def control(
                 stacklevel=3,
             )
     return _sampled(
-        forward_func,
+        function,
         inputs,
         groups,
-        output_fn=output_fn,
-        reduce=reduce or mean_square,
-        args=args,
-        seed=seed,
+        reduce=reduce,
+        seed=probes.seed,
         first_index=first_index,
         internal_batch_size=internal_batch_size,
     )
 
 
 def agrees_with_forward_mode(
-    forward_func: ForwardFunc,
+    function: ModelFunction,
     inputs: tuple[Tensor, ...],
     groups: Sequence[OneParameterGroup],
     known: Control,
-    output_fn: OutputFn | None,
 ) -> bool:
     """Whether the derivatives that came with a control, by reverse mode, are those of forward mode.
 
@@ -114,7 +115,7 @@ def agrees_with_forward_mode(
     def tangents(_: tuple[Tensor, ...], __: int) -> tuple[Tensor, ...]:
         return tuple(torch.tensordot(weights.to(m), m, dims=1)[None] for m in motions)
 
-    ((_, _, forward),) = derivatives_along(forward_func, first, tangents, 1, output_fn=output_fn)
+    ((_, forward),) = derivatives_along(function, first, tangents, 1)
     terms = weights[:, None] * derivative
     eps = torch.finfo(first[0].dtype).eps
     size = (weights * lengths).abs().sum() * norm  # of what was added up
@@ -123,13 +124,11 @@ def agrees_with_forward_mode(
 
 
 def _sampled(
-    forward_func: ForwardFunc,
+    function: ModelFunction,
     inputs: tuple[Tensor, ...],
     groups: Sequence[OneParameterGroup],
     *,
-    output_fn: OutputFn | None,
-    reduce: Callable[[Tensor], Tensor],
-    args: object,
+    reduce: Norm,
     seed: int,
     first_index: int,
     internal_batch_size: int | None,
@@ -137,36 +136,22 @@ def _sampled(
     """The same along a few scrambled tangents, by forward mode."""
 
     def scrambled(chunk: tuple[Tensor, ...], first: int) -> tuple[Tensor, ...]:
-        return tuple(
-            torch.cat(
-                [
-                    phase_scrambled(
-                        g.generator(x), SCRAMBLES, seed=seed, first_index=first_index + first
-                    )
-                    for g in groups
-                ]
-            )
-            for x in chunk
+        scramble = partial(
+            phase_scrambled, copies=SCRAMBLES, seed=seed, first_index=first_index + first
         )
+        return tuple(torch.cat([scramble(g.generator(x)) for g in groups]) for x in chunk)
 
     parts = []
-    for _, _, derivative in derivatives_along(
-        forward_func,
+    for _, derivative in derivatives_along(
+        function,
         inputs,
         scrambled,
         len(groups) * SCRAMBLES,
-        output_fn=output_fn,
-        args=args,
         internal_batch_size=internal_batch_size,
     ):
         values = reduce(derivative).double().unflatten(0, (len(groups), SCRAMBLES))
         parts.append(Control(values.mean(1).T, values.std(1).T / SCRAMBLES**0.5))
     return _joined(parts)
-
-
-def mean_square(derivative: Tensor) -> Tensor:
-    """Mean square over the outputs of derivatives ``[T, N, ...]``: ``[T, N]`` (Eq. 4)."""
-    return derivative.square().reshape(*derivative.shape[:2], -1).mean(2)
 
 
 def _joined(parts: Sequence[Control]) -> Control:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from captum_lie._captum import (
+from captum_lie.core.captum_compat import (
     ForwardFunc,
     GradientAttribution,
     Inputs,
@@ -17,11 +18,17 @@ from captum_lie._captum import (
     batches,
     log_usage,
 )
-from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
+from captum_lie.core.groups import DEFAULT_GROUP, GroupLike, get_group
+from captum_lie.core.validation import (
+    check_eval_mode,
+    check_inputs,
+    check_internal_batch_size,
+    one_of,
+)
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, get_group
+from captum_lie.layerwise.terms import Terms, concatenated, summed, terms_of
 from captum_lie.layerwise.tracing import Overrides, check_overrides
-from captum_lie.layerwise.visits import Terms, concatenated, layer_terms
+from captum_lie.layerwise.visits import visits_of
 
 Layer = nn.Module | str
 
@@ -61,8 +68,8 @@ class LayerLieDerivative(LayerAttribution, GradientAttribution):
         device_ids: list[int] | None = None,
         layouts: Overrides | None = None,
     ) -> None:
-        found = _resolve(forward_func, layer)
-        LayerAttribution.__init__(self, forward_func, found, device_ids)
+        layers = _resolve(forward_func, layer)
+        LayerAttribution.__init__(self, forward_func, layers, device_ids)
         GradientAttribution.__init__(self, forward_func)
         self.layouts = dict(layouts or {})
 
@@ -170,14 +177,11 @@ class LayerLieDerivative(LayerAttribution, GradientAttribution):
         root = _root(self.forward_func, layers)
         check_eval_mode(root)
         check_overrides(root, self.layouts)
-        parts = [
-            layer_terms(
-                *(root, layers, x, resolved, chosen, args, self.layouts),
-                to_input=to_input,
-                check=check,
-            )
-            for x, args, chosen in batches(xs, additional_forward_args, target, internal_batch_size)
-        ]
+        terms = partial(terms_of, group=resolved, to_input=to_input, check=check)
+        parts = []
+        for x, args, chosen in batches(xs, additional_forward_args, target, internal_batch_size):
+            visits = visits_of(root, layers, x, chosen, args, self.layouts)
+            parts.append([summed([terms(visit) for visit in calls]) for calls in visits])
         return [concatenated(part) for part in zip(*parts, strict=True)]
 
 

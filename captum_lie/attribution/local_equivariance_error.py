@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_lie._autodiff import pullback
-from captum_lie._captum import (
+from captum_lie.attribution.collection import (
+    Collection,
+    CollectionOptions,
+    collect,
+    fields_beside,
+)
+from captum_lie.attribution.control import control
+from captum_lie.attribution.norms import NORMS, NormName
+from captum_lie.attribution.pixels import lee_of_pixels
+from captum_lie.core.captum_compat import (
     ForwardFunc,
     GradientAttribution,
     Inputs,
@@ -18,52 +26,37 @@ from captum_lie._captum import (
     as_tuple,
     like_inputs,
     log_usage,
-    progress,
     sum_per_example,
 )
-from captum_lie._chunks import Chunk, in_chunks
-from captum_lie._data import images_of, to_model
-from captum_lie._validation import (
-    check_inputs,
-    check_internal_batch_size,
-    check_n_probes,
-    one_of,
-)
-from captum_lie.attribution.batch import of_batch
-from captum_lie.attribution.control import control, mean_square
-from captum_lie.core.spectral_control import Control
-from captum_lie.derivative import (
-    OutputFn,
-    OutputLayout,
-    bind,
-    lie_derivatives,
-)
-from captum_lie.errors import InvalidValueError
-from captum_lie.gram import PrincipalDirections, gram_of, principal_directions
-from captum_lie.groups import (
+from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives
+from captum_lie.core.gram import PrincipalDirections, grams_of, principal_directions
+from captum_lie.core.groups import (
     DEFAULT_GROUP,
     GroupLike,
-    OneParameterGroup,
-    SpatialGroup,
+    Groups,
     basis_fields,
     get_group,
     get_groups,
 )
-from captum_lie.resampling import Border, Interpolation
+from captum_lie.core.outputs import softmax
+from captum_lie.core.probes import Probes
+from captum_lie.core.resampling import Border, Interpolation
+from captum_lie.core.validation import one_of
+from captum_lie.errors import InvalidValueError
+from captum_lie.layouts import TRIVIAL, OutputLayout, as_output_layout
 from captum_lie.results import LeeResult
 
-Groups = GroupLike | Sequence[GroupLike]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-def softmax(output: Tensor) -> Tensor:
-    """Class probabilities from scores ``[N, K, ...]``, K at least 2."""
-    if output.ndim < 2 or output.shape[1] < 2:
-        raise InvalidValueError(
-            "LEE is taken on softmax probabilities over at least two classes; the output has "
-            f"shape {tuple(output.shape)}. For other outputs pass output_fn=torch.sigmoid, or "
-            "output_fn=None for the plain output."
-        )
-    return output.softmax(1)
+class GramOptions(TypedDict, total=False):
+    """Keywords of :meth:`LocalEquivarianceError.gram`."""
+
+    additional_forward_args: object
+    interpolation: Interpolation
+    border: Border | None
+    internal_batch_size: int | None
 
 
 class LocalEquivarianceError(GradientAttribution):
@@ -97,15 +90,14 @@ class LocalEquivarianceError(GradientAttribution):
         self,
         forward_func: ForwardFunc,
         output_fn: OutputFn | None = softmax,
-        norm: Literal["l2", "l1"] = "l2",
-        output_layout: OutputLayout = "trivial",
+        norm: NormName = "l2",
+        output_layout: OutputLayout = TRIVIAL,
     ) -> None:
         super().__init__(forward_func)
-        one_of("norm", norm, ("l2", "l1"))
-        one_of("output_layout", output_layout, ("trivial", "image"))
+        one_of("norm", norm, tuple(NORMS))
         self.output_fn = output_fn
         self.norm = norm
-        self.output_layout: OutputLayout = output_layout
+        self.output_layout = as_output_layout(output_layout)
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -137,28 +129,19 @@ class LocalEquivarianceError(GradientAttribution):
             TypeError, ValueError: images, group, layout or model mode are not usable.
             AssertionError: bad target (by Captum).
         """
-        if self.output_layout != "trivial":
+        if self.output_layout.moves:
             raise InvalidValueError(
                 "Pixel attributions sum to LEE only where the output has the trivial layout; "
-                f"got output_layout={self.output_layout!r}. Use score() for dense outputs."
+                f"got output_layout={self.output_layout}. Use score() for dense outputs."
             )
-        xs = as_tuple(inputs)
         resolved = get_group(group)
-        check_inputs(xs)
-        check_internal_batch_size(internal_batch_size)
-
-        def work(chunk: Chunk) -> list[Tensor]:
-            return self._attribute(chunk.inputs, chunk.target, chunk.args, resolved)
-
-        parts = in_chunks(
-            work,
-            self.forward_func,
-            xs,
-            additional_forward_args,
-            target,
+        attributions = lee_of_pixels(
+            self._function(target, additional_forward_args),
+            as_tuple(inputs),
+            resolved,
+            signs=self.norm == "l1",
             internal_batch_size=internal_batch_size,
         )
-        attributions = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         result = like_inputs(inputs, attributions)
         if not return_convergence_delta:
             return result
@@ -166,20 +149,6 @@ class LocalEquivarianceError(GradientAttribution):
             result, inputs, target, additional_forward_args, resolved, internal_batch_size
         )
         return result, delta
-
-    def _attribute(
-        self, xs: tuple[Tensor, ...], target: TargetType, args: object, group: OneParameterGroup
-    ) -> list[Tensor]:
-        chunks = lie_derivatives(
-            self.forward_func, xs, [group], output_fn=self.output_fn, target=target, args=args
-        )
-        derivative = torch.cat(list(chunks), 1)[0]
-        cotangent = derivative.sign() if self.norm == "l1" else derivative
-        cotangent = cotangent / derivative[0].numel()
-        function = bind(self.forward_func, self.output_fn, target, args)
-        gradients = pullback(function, xs, cotangent)
-        with torch.no_grad():
-            return [g * group.generator(x) for g, x in zip(gradients, xs, strict=True)]
 
     def has_convergence_delta(self) -> bool:
         """True: the attributions' sum is checked against forward mode."""
@@ -217,20 +186,13 @@ class LocalEquivarianceError(GradientAttribution):
 
         All spatial groups together cost at most six tangents on one evaluation of the model.
         """
-        scores = [
-            self._reduce(derivative)
-            for derivative in lie_derivatives(
-                self.forward_func,
-                as_tuple(inputs),
-                get_groups(groups),
-                output_fn=self.output_fn,
-                target=target,
-                args=additional_forward_args,
-                output_layout=self.output_layout,
-                internal_batch_size=internal_batch_size,
-            )
-        ]
-        return torch.cat(scores, dim=1).T
+        chunks = lie_derivatives(
+            self._function(target, additional_forward_args),
+            as_tuple(inputs),
+            get_groups(groups),
+            internal_batch_size=internal_batch_size,
+        )
+        return torch.cat([NORMS[self.norm](derivative) for derivative in chunks], dim=1).T
 
     def control_score(
         self,
@@ -258,48 +220,18 @@ class LocalEquivarianceError(GradientAttribution):
         Raises:
             ValueError: fewer than 4 probes, or an output layout that moves with the input.
         """
-        return self._control(
+        return control(
+            self._function(args=additional_forward_args),
             as_tuple(inputs),
             get_groups(groups),
-            n_probes=n_probes,
-            seed=seed,
+            reduce=NORMS[self.norm],
+            probes=Probes(n_probes, seed=seed),
             first_index=first_index,
-            args=additional_forward_args,
             internal_batch_size=internal_batch_size,
         ).mean
 
-    def _control(
-        self,
-        xs: tuple[Tensor, ...],
-        groups: Sequence[OneParameterGroup],
-        *,
-        n_probes: int,
-        **options: Any,
-    ) -> Control:
-        if self.output_layout != "trivial":
-            raise InvalidValueError("Relative LEE is defined for the trivial output layout only.")
-        check_n_probes(n_probes)
-        return control(
-            self.forward_func,
-            xs,
-            groups,
-            output_fn=self.output_fn,
-            reduce=None if self.norm == "l2" else self._reduce,
-            n_probes=n_probes,
-            **options,
-        )
-
     def evaluate(
-        self,
-        loader: Iterable[Any],
-        groups: Groups = "all",
-        *,
-        show_progress: bool = False,
-        description: str = "LEE",
-        relative: bool = True,
-        n_probes: int = 8,
-        seed: int = 0,
-        internal_batch_size: int | None = None,
+        self, loader: Iterable[Any], groups: Groups = "all", **options: Unpack[CollectionOptions]
     ) -> pd.DataFrame:
         """LEE over a data set.
 
@@ -307,11 +239,12 @@ class LocalEquivarianceError(GradientAttribution):
             loader: yields images ``[N, C, H, W]``, or tuples whose first member they are. Batches
                 are moved to the model's device.
             groups: groups or their names; ``"all"`` by default.
-            show_progress: show a progress bar, labelled ``description``.
-            relative: also measure the control, for ``relative_lee``.
-            n_probes, seed: of the control, see :meth:`control_score`.
+            relative: also measure the control, for ``relative_lee``; True by default.
+            n_probes, seed: of the control, see :meth:`control_score`; 8 and 0 by default.
+            first_index: position of the first image, for a part of a larger set.
             internal_batch_size: at most so many examples × tangents at a time; by default as many
                 as run fast and fit the memory.
+            show_progress: show a progress bar, labelled ``description``.
 
         Returns:
             A row per group: ``group``, ``lee`` (mean over images), ``stderr`` (of that mean),
@@ -321,34 +254,23 @@ class LocalEquivarianceError(GradientAttribution):
         Raises:
             ValueError: no images.
         """
-        return self.collect(
-            loader,
-            groups,
-            show_progress=show_progress,
-            description=description,
-            relative=relative and self.output_layout == "trivial",
-            n_probes=n_probes,
-            seed=seed,
-            internal_batch_size=internal_batch_size,
-        ).to_dataframe()
+        if self.output_layout.moves:
+            options["relative"] = False
+        return self.collect(loader, groups, **options).to_dataframe()
 
     def collect(
         self,
         loader: Iterable[Any],
         groups: Groups = "all",
         *,
-        relative: bool = True,
         gram: bool = False,
-        n_probes: int = 8,
-        seed: int = 0,
-        internal_batch_size: int | None = None,
-        show_progress: bool = False,
-        description: str = "LEE",
+        **options: Unpack[CollectionOptions],
     ) -> LeeResult:
         """All that :meth:`evaluate` sums up, image by image, from one pass over the data.
 
         Args:
             gram: also the Gram matrix, under the rule of the first spatial group.
+            loader, groups, and the rest: as for :meth:`evaluate`.
 
         Returns:
             LEE and control of each image and group, and the Gram matrix.
@@ -357,43 +279,11 @@ class LocalEquivarianceError(GradientAttribution):
             ValueError: no images, or a Gram matrix of ``norm="l1"``.
         """
         resolved = get_groups(groups)
-        fields: list[OneParameterGroup] = []
         if gram:
             self._check_gram()
-            spatial = next((g for g in resolved if isinstance(g, SpatialGroup)), DEFAULT_GROUP)
-            interpolation, border = spatial.rule
-            fields = basis_fields(interpolation=interpolation, border=border)
-        parts: list[LeeResult] = []
-        seen = 0
-        total = len(loader) if isinstance(loader, Sized) else None
-        for batch in progress(loader, description, total, show_progress):
-            images = to_model(self.forward_func, images_of(batch))
-            known = None
-            if relative:
-                known = self._control(
-                    (images,),
-                    [*resolved, *fields],
-                    n_probes=n_probes,
-                    seed=seed,
-                    first_index=seen,
-                    internal_batch_size=internal_batch_size,
-                )
-            part = of_batch(
-                self.forward_func,
-                images,
-                resolved,
-                fields,
-                known,
-                reduce=self._reduce,
-                output_fn=self.output_fn,
-                output_layout=self.output_layout,
-                internal_batch_size=internal_batch_size,
-            )
-            parts.append(part)
-            seen += len(images)
-        if not seen:
-            raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
-        return LeeResult.concatenate(parts)
+        fields = fields_beside(resolved) if gram else []
+        how = Collection(**options)
+        return collect(self._function(), loader, resolved, fields, reduce=NORMS[self.norm], how=how)
 
     def gram(
         self,
@@ -406,43 +296,31 @@ class LocalEquivarianceError(GradientAttribution):
     ) -> Tensor:
         """Gram matrix ``Q_ab = E⟨L_a f, L_b f⟩ / dim`` over the six fields of aff(2), ``[6, 6]``.
 
-        ``c @ Q @ c`` is the LEE of the direction c (see :data:`captum_lie.groups.BASIS`).
+        ``c @ Q @ c`` is the LEE of the direction c (see :data:`captum_lie.core.groups.BASIS`).
 
         Raises:
             ValueError: the class was made with ``norm="l1"``, which has no Gram matrix.
         """
         self._check_gram()
-        total = None
-        xs = as_tuple(inputs)
-        for derivative in lie_derivatives(
-            self.forward_func,
-            xs,
+        chunks = lie_derivatives(
+            self._function(args=additional_forward_args),
+            as_tuple(inputs),
             basis_fields(interpolation=interpolation, border=border),
-            output_fn=self.output_fn,
-            args=additional_forward_args,
-            output_layout=self.output_layout,
             internal_batch_size=internal_batch_size,
-        ):
-            part = gram_of(derivative) * derivative.shape[1]
-            total = part if total is None else total + part
-        assert total is not None
-        return total / len(xs[0])
+        )
+        return torch.cat([grams_of(derivative) for derivative in chunks]).mean(0)
 
-    def principal_directions(self, inputs: Inputs, **options: Any) -> PrincipalDirections:
-        """Eigenvalues of :meth:`gram` and their directions, the worst affine motion first.
-
-        Options are those of :meth:`gram`.
-        """
+    def principal_directions(
+        self, inputs: Inputs, **options: Unpack[GramOptions]
+    ) -> PrincipalDirections:
+        """Eigenvalues of :meth:`gram` and their directions, the worst affine motion first."""
         return principal_directions(self.gram(inputs, **options))
+
+    def _function(self, target: TargetType = None, args: object = None) -> ModelFunction:
+        return ModelFunction(self.forward_func, self.output_fn, target, args, self.output_layout)
 
     def _check_gram(self) -> None:
         if self.norm != "l2":
             raise InvalidValueError(
                 "The Gram matrix belongs to norm='l2' (Eq. 4); this one has 'l1'."
             )
-
-    def _reduce(self, derivative: Tensor) -> Tensor:
-        """Norm of derivatives ``[G, N, ...]`` per output value: ``[G, N]``."""
-        if self.norm == "l2":
-            return mean_square(derivative)
-        return derivative.abs().reshape(*derivative.shape[:2], -1).mean(2)

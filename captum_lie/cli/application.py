@@ -16,6 +16,8 @@ from captum_lie.cli.console import verbosity
 from captum_lie.cli.demo import demo
 from captum_lie.cli.layers import layers
 from captum_lie.cli.measure import measure_command
+from captum_lie.cli.report import report
+from captum_lie.cli.sweep import sweep_command
 
 app = typer.Typer(
     help="Measure how far a vision model is from being equivariant, "
@@ -28,6 +30,8 @@ app = typer.Typer(
 app.command()(demo)
 app.command("measure")(measure_command)
 app.command()(layers)
+app.command()(report)
+app.command("sweep")(sweep_command)
 for _entry in sorted(entry_points(group="captum_lie.commands")):
     app.command(_entry.name)(_entry.load())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from captum_lie._validation import is_out_of_memory
+from captum_lie.core.validation import is_out_of_memory
 from captum_lie.errors import UserError
-from captum_lie.measurement import UNTRAINED, Measurement, Subject
+from captum_lie.results import Measurement
 
 notes = Console(stderr=True)
 
@@ -38,6 +38,14 @@ def explained() -> Iterator[None]:
     """Errors that a user can mend become one line and exit code 2; warnings become notes.
 
     Everything else is a bug and shows its traceback. With ``--debug`` the former do, too.
+
+    Example:
+        >>> try:
+        ...     with explained():
+        ...         raise FileNotFoundError("There is no folder photos.")
+        ... except typer.Exit as left:
+        ...     left.exit_code
+        2
     """
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_args, **_kwargs: notes.print(
@@ -61,22 +69,31 @@ def explained() -> Iterator[None]:
 
 
 def say_written(paths: Iterable[Path]) -> None:
+    """Tell which files were written, on standard error.
+
+    Example:
+        >>> say_written([Path("report.html"), Path("lee.csv")])
+    """
     notes.print("Wrote " + ", ".join(map(str, paths)), markup=False, soft_wrap=True)
 
 
 def say_skipped(batches: object) -> None:
-    """Tell how many image files could not be read."""
+    """Tell how many image files could not be read, on standard error.
+
+    Example:
+        >>> say_skipped(object())  # none
+    """
     skipped = getattr(batches, "skipped", {})
     if skipped:
         notes.print(f"{len(skipped)} unreadable files were left out.", style="yellow")
 
 
-def say_labels(subjects: Mapping[str, Subject]) -> None:
+def say_labels(measurement: Measurement) -> None:
     """Tell which models' labels could not be matched with their classes."""
-    for name, subject in subjects.items():
-        if subject.labels.startswith("cannot") and not name.endswith(UNTRAINED):
+    for model in measurement.trained:
+        if model.subject is not None and model.subject.labels.startswith("cannot"):
             notes.print(
-                f"Note: no accuracy of {name}: labels {subject.labels}.",
+                f"Note: no accuracy of {model.name}: labels {model.subject.labels}.",
                 style="yellow",
                 markup=False,
                 highlight=False,
@@ -87,7 +104,7 @@ def say_labels(subjects: Mapping[str, Subject]) -> None:
 def print_lee(result: Measurement) -> None:
     """LEE ± standard error, a row per group and a column per model; controls are in the files."""
     lee = result.table.set_index(["group", "model"])
-    models = [m for m in dict.fromkeys(result.table["model"]) if not m.endswith(UNTRAINED)]
+    models = [model.name for model in result.trained]
     table = Table(title="LEE ± standard error", title_justify="left", box=None)
     table.add_column("group", no_wrap=True)
     for model in models:
@@ -96,12 +113,12 @@ def print_lee(result: Measurement) -> None:
         cells = [lee.loc[(group, model)] for model in models]
         table.add_row(str(group), *(f"{c.lee:.2g} ± {c.stderr:.1g}" for c in cells))
     Console().print(table)
-    for model in models:
-        known = result.subjects.get(model)
-        if known is not None and known.accuracy is not None:
+    for record in result.trained:
+        if record.accuracy is not None:
+            stderr = record.accuracy_stderr
             Console().print(
-                f"Accuracy of {model}: {known.accuracy:.1%}"
-                + ("" if known.accuracy_stderr is None else f" ± {known.accuracy_stderr:.1%}"),
+                f"Accuracy of {record.name}: {record.accuracy:.1%}"
+                + ("" if stderr is None else f" ± {stderr:.1%}"),
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

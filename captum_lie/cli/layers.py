@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json as json_module
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-import torch
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from captum_lie._compat import StrEnum
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, say_skipped, say_written
+from captum_lie.cli.finishing import LAYERS
 from captum_lie.cli.inputs import (
     choose_device,
-    find_images,
     find_models,
     parse_groups,
     parse_size,
-    prepare,
 )
-from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
-from captum_lie.layerwise.report import draw_maps, table_of, write_layer_reports
-from captum_lie.measurement import first_examples
+from captum_lie.results import save
+from captum_lie.show.layer_report import table_of, write_layer_report
+from captum_lie.studies import Demands, LayerOptions, decompose, prepare
+from captum_lie.studies.sources import find_images
 
 
 class MeasureName(StrEnum):
@@ -80,29 +80,18 @@ def layers(
         )
         place = choose_device(device)
         source = find_images(images, limit)
-        models = {name: found.to(place) for name, found in models.items()}
-        batches, _ = prepare(models, source, size=wanted, channels=channels, batch_size=batch_size)
+        placed = [found.to(place) for found in models]
+        batches, _ = prepare(placed, source, Demands(wanted, channels, batch_size))
         out.mkdir(parents=True, exist_ok=True)
-        results: dict[str, list[LayerwiseResult]] = {
-            name: LayerwiseEquivarianceError(found).evaluate(
-                batches[name],
-                chosen,
-                measure.value,
-                n_probes=probes,
-                seed=seed,
-                show_progress=True,
-                description=name,
-            )
-            for name, found in models.items()
-        }
-        shown = {name: first_examples(batches[name], pictures) for name in models}
-        views = {name: torch.stack(found) for name, found in shown.items() if found}
-        written = write_layer_reports(
-            results,
-            out,
-            title=f"captum-lie layers: {', '.join(models)}",
-            maps=draw_maps(models, results, chosen, views) if views else None,
+        options = LayerOptions(measure.value, probes, seed, pictured=pictures, show_progress=True)
+        measurement = replace(
+            decompose(placed, batches, chosen, options),
+            title=f"captum-lie layers: {', '.join(m.name for m in models)}",
+            settings={"images": images, "measure": measure.value, "seed": seed},
         )
+        stored = save(measurement, out / LAYERS)
+        written = [*write_layer_report(measurement, out), stored]
+        results = measurement.layers
         table = table_of(results)
         if json:
             print(json_module.dumps(json_module.loads(table.to_json(orient="records"))))

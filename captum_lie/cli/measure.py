@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from enum import StrEnum
-from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
-from torch import nn
 
-from captum_lie import __version__
+from captum_lie._compat import StrEnum
 from captum_lie.cli import options as o
-from captum_lie.cli.console import (
-    explained,
-    print_lee,
-    say_labels,
-    say_skipped,
-    say_written,
-)
+from captum_lie.cli.console import explained, say_labels, say_skipped
+from captum_lie.cli.finishing import finish
 from captum_lie.cli.inputs import (
     choose_device,
-    find_images,
     find_models,
     parse_groups,
     parse_metrics,
     parse_size,
-    prepare,
 )
-from captum_lie.groups import OneParameterGroup
-from captum_lie.images import ImageSource
-from captum_lie.layerwise import LayerwiseEquivarianceError
-from captum_lie.layerwise.report import draw_maps, layer_sections
-from captum_lie.measurement import UNTRAINED, Measurement, accuracy, baseline_table, measure
-from captum_lie.report import Section, render_json, write_reports
-from captum_lie.resampling import default_border
-
-#: Batches that the layerwise section of a report is computed on.
-LAYER_BATCHES = 2
+from captum_lie.core.resampling import default_border
+from captum_lie.studies import Baselines, Demands, Options
+from captum_lie.studies.plan import Plan, carry_out
+from captum_lie.studies.sharding import Shard
+from captum_lie.studies.sources import find_images
 
 
 class NormName(StrEnum):
@@ -53,9 +35,7 @@ def measure_command(
     images: o.Images = "builtin",
     groups: o.Groups = "all",
     metrics: o.Metrics = "lee",
-    samples: Annotated[
-        int, typer.Option(min=1, help="Transformations per image of the sampled metrics.")
-    ] = 10,
+    samples: o.Samples = 10,
     out: o.Out = Path("captum-lie-report"),
     limit: o.Limit = None,
     size: o.Size = None,
@@ -89,9 +69,20 @@ def measure_command(
             "--raw-maps", help="Draw maps of large images pixel by pixel, not smoothed over them."
         ),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Measure the I-th of N parts of the images alone, I from 0; put them together "
+            "with captum-lie report DIR... --out DIR.",
+        ),
+    ] = None,
     json: o.AsJson = False,
 ) -> None:
     """Measure any models on any images: report.html, lee.csv and lee.json.
+
+    Everything is stored in measurement.safetensors, too, from which captum-lie report draws the
+    report again.
 
     Examples:
 
@@ -106,33 +97,30 @@ def measure_command(
     """
     with explained():
         chosen = parse_groups(groups, interpolation, border)
-        baselines = parse_metrics(metrics)
-        wanted = parse_size(size)
+        baselines = Baselines(parse_metrics(metrics), samples)
+        demands = Demands(parse_size(size), channels, batch_size)
+        part = Shard.parse(shard) if shard else Shard()
         place = choose_device(device)
         models = find_models(
             model, pretrained=pretrained, checkpoint=checkpoint, mean=mean, std=std, control=control
         )
         source = find_images(images, limit)
-        result = run(
-            models,
-            source,
+        out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
+        plan = Plan(
             chosen,
-            out,
-            device=place,
-            size=wanted,
-            channels=channels,
-            batch_size=batch_size,
-            raw_maps=raw_maps,
-            seed=seed,
-            relative=relative,
-            n_probes=probes,
-            baselines=baselines,
-            n_samples=samples,
-            json=json,
-            title=f"captum-lie: {', '.join(m for m in models if not m.endswith(UNTRAINED))}",
-            norm=norm.value,
-            pictured=pictures,
-            internal_batch_size=internal_batch_size,
+            demands,
+            Options(
+                norm=norm.value,
+                relative=relative,
+                n_probes=probes,
+                seed=seed,
+                internal_batch_size=internal_batch_size,
+                pictured=pictures,
+                show_progress=True,
+            ),
+            baselines,
+            shard=part,
+            title=f"captum-lie: {', '.join(m.name for m in models if m.trained)}",
             settings={
                 "images": images,
                 "interpolation": interpolation.value,
@@ -141,91 +129,8 @@ def measure_command(
                 "size": size or "as each model expects",
             },
         )
+        measurement = carry_out(plan, models, source, place)
+        finish(measurement, out, json=json, raw_maps=raw_maps)
         say_skipped(source)
         if images != "builtin":
-            say_labels(result.subjects)
-
-
-def run(
-    models: Mapping[str, nn.Module],
-    source: ImageSource,
-    groups: list[OneParameterGroup],
-    out: Path,
-    *,
-    device: torch.device,
-    json: bool,
-    title: str,
-    settings: dict[str, Any],
-    layer_groups: list[OneParameterGroup] | None = None,
-    baselines: list[str] | None = None,
-    n_samples: int = 10,
-    baseline_batches: int | None = None,
-    sections: Callable[[], Sequence[Section]] = tuple,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    batch_size: int = 16,
-    raw_maps: bool = False,
-    **options: Any,
-) -> Measurement:
-    """Measure, write the reports, print the table, and give what was measured.
-
-    Args:
-        layer_groups: also decompose LEE over the modules, under these groups.
-        baselines: also measure these metrics of :mod:`captum_lie.metrics`.
-        n_samples: transformations per image of the sampled ones.
-        baseline_batches: use so many batches for them; all by default.
-        sections: gives what adapters add to the report, once it is asked for.
-        size, channels, batch_size: see :func:`captum_lie.cli.inputs.prepare`.
-        raw_maps: draw attribution maps pixel by pixel, whatever their size.
-    """
-    models = {name: model.to(device) for name, model in models.items()}
-    batches, subjects = prepare(models, source, size=size, channels=channels, batch_size=batch_size)
-    out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
-    result = measure(
-        models,
-        batches,
-        groups,
-        show_progress=True,
-        settings={
-            **settings,
-            "device": str(device),
-            "seed": options["seed"],
-            "probes": options.get("n_probes", 8),
-            "captum-lie": __version__,
-            "torch": torch.__version__,
-        },
-        **options,
-    )
-    trained = {name: m for name, m in models.items() if not name.endswith(UNTRAINED)}
-    for name, model in models.items():
-        known = accuracy(model, batches[name])
-        if known is not None:
-            subjects[name] = replace(subjects[name], accuracy=known[0], accuracy_stderr=known[1])
-    result.subjects = subjects
-    if baselines:
-        result.metrics = baseline_table(
-            trained, batches, baselines, groups, n_samples, options["seed"], baseline_batches
-        )
-    layers = None
-    if layer_groups:
-        results = {
-            name: LayerwiseEquivarianceError(model).evaluate(
-                islice(batches[name], LAYER_BATCHES),
-                layer_groups,
-                show_progress=True,
-                description=f"{name}: layers",
-            )
-            for name, model in trained.items()
-        }
-        shown = {name: result.pictures[0].images[name][None] for name in trained}
-        maps = draw_maps(trained, results, layer_groups, shown)
-        layers = layer_sections(results, maps)
-    written = write_reports(
-        result, out, title=title, layers=layers, sections=sections, raw_maps=raw_maps
-    )
-    if json:
-        print(render_json(result))
-    else:
-        print_lee(result)
-        say_written(written)
-    return result
+            say_labels(measurement)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from captum_lie.cli.console import notes
-from captum_lie.report import Section
+from captum_lie.results import Section
 
 ENTRY_POINTS = "captum_lie.demo"
 #: What a process reads when it starts: how many threads it may take.

@@ -1,4 +1,4 @@
-"""Large buffers that are reused rather than mapped and unmapped."""
+"""Memory that is reused rather than mapped and unmapped, and shared rather than copied."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import platform
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import torch
+from torch import Tensor
 
 # <malloc.h>
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -22,9 +25,9 @@ _depth = 0
 def _find_mallopt() -> Callable[[int, int], int] | None:
     if platform.libc_ver()[0] != "glibc":
         return None
-    found = ctypes.CDLL(None).mallopt
-    found.argtypes, found.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
-    result: Callable[[int, int], int] = found
+    function = ctypes.CDLL(None).mallopt
+    function.argtypes, function.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
+    result: Callable[[int, int], int] = function
     return result
 
 
@@ -60,3 +63,21 @@ def kept_buffers() -> Iterator[None]:
             if _depth == 0:
                 for option, value in _AFTERWARDS.items():
                     _mallopt(option, value)
+
+
+def lazy_clone(x: Tensor) -> Tensor:
+    """A clone that shares the memory of ``x`` until one of the two is written to.
+
+    Differentiable like :meth:`torch.Tensor.clone`, which it is where memory cannot be shared.
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> y = lazy_clone(x)
+        >>> _ = x.zero_()
+        >>> y
+        tensor([1., 1.])
+    """
+    try:
+        return torch._lazy_clone(x)
+    except (AttributeError, RuntimeError):  # PyTorch's own name may go; memory may be another's
+        return x.clone()

@@ -23,10 +23,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_lie.core.probes import directions
+from captum_lie.core.probes import Probes, directions
+from captum_lie.errors import InvalidValueError, first_line
 
 Tensors = tuple[Tensor, ...]
 
+#: Backward passes for functions with more than 32 outputs, where nobody says how many.
+DEFAULT_PROBES = Probes(8)
 #: Responses below so many units of the machine precision, of what was added up, are zero.
 ROUNDING = 16.0
 
@@ -59,8 +62,7 @@ def spectral_control(
     tangents: Tensors,
     mixing: Tensor | None = None,
     *,
-    n_probes: int = 8,
-    seed: int = 0,
+    probes: Probes = DEFAULT_PROBES,
     first_index: int = 0,
 ) -> Control:
     """Mean of ``‖J s‖² / dim`` over all phases of the tangents.
@@ -73,21 +75,27 @@ def spectral_control(
         inputs: each ``[N, C, H, W]``.
         tangents: of each input T basis tangents, ``[T, N, C, H, W]``.
         mixing: the groups as combinations of the basis, ``[G, T]``; None for the basis itself.
-        n_probes: backward passes for functions with more than 32 outputs.
-        seed, first_index: determine each example's probes, however examples are batched.
+        probes: for functions with more than 32 outputs.
+        first_index: with the seed it determines each example's probes, however examples are
+            batched.
 
     Raises:
         NoReverseModeError: the function cannot be differentiated in reverse mode.
+        ValueError: the probes have a tolerance.
 
     Example:
         The mean response of a sum of pixels to scrambled copies of a tangent is that of its
         constant part, whose phase is a sign:
 
         >>> x, tangent = torch.rand(1, 1, 3, 4), torch.rand(1, 1, 1, 3, 4)
-        >>> found = spectral_control(lambda x: x.sum((1, 2, 3)), (x,), (tangent,))
-        >>> torch.allclose(found.mean, tangent.sum().double().square())
+        >>> control = spectral_control(lambda x: x.sum((1, 2, 3)), (x,), (tangent,))
+        >>> torch.allclose(control.mean, tangent.sum().double().square())
         True
     """
+    if probes.tolerance is not None:
+        raise InvalidValueError(
+            f"A control takes a fixed number of probes, no tolerance; got {probes.tolerance}."
+        )
     n = len(inputs[0])
     leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
     with torch.enable_grad():
@@ -95,7 +103,7 @@ def spectral_control(
     if not output.requires_grad:
         raise NoReverseModeError("its output has no gradient")
     spectra = tuple(half_spectrum(t) for t in tangents)
-    chosen = directions(output, n_probes, seed=seed, first_index=first_index)
+    chosen = directions(output, probes, first_index=first_index)
     rows = None if mixing is None else mixing.to(output.device)
 
     def pullback(direction: Tensor) -> Tensors:
@@ -104,7 +112,7 @@ def spectral_control(
                 output, leaves, direction.to(output), retain_graph=True, materialize_grads=True
             )
         except NotImplementedError as error:
-            raise NoReverseModeError(str(error).strip().split("\n")[0]) from error
+            raise NoReverseModeError(first_line(error)) from error
 
     def response(gradients: Tensors) -> tuple[Tensor, Tensor]:
         """``E⟨g, s⟩²`` of each group for one direction, ``[N, G]``, and ``‖g‖²``, ``[N]``."""
@@ -120,8 +128,8 @@ def spectral_control(
     derivative = None if chosen.n_signs else output.new_zeros(dim, n, len(tangents[0])).double()
     for direction, outputs in zip(chosen.exact(), chosen.order.T, strict=False):
         gradients = pullback(direction)
-        found, squares = response(gradients)
-        responses.append(found)
+        energy, squares = response(gradients)
+        responses.append(energy)
         sizes.append(squares)
         if derivative is not None:
             for tangent, gradient in zip(columns, gradients, strict=True):
@@ -131,7 +139,7 @@ def spectral_control(
     spread = torch.zeros_like(mean)
     if chosen.n_signs:
         sampled = [response(pullback(d)) for d in chosen.signs()]
-        samples = torch.stack([found for found, _ in sampled])
+        samples = torch.stack([energy for energy, _ in sampled])
         mean = mean + samples.mean(0)
         size = size + torch.stack([squares for _, squares in sampled]).mean(0)
         spread = samples.std(0) / len(samples) ** 0.5
@@ -168,16 +176,17 @@ def phase_products(gradients: Tensors, spectra: Tensors) -> Tensor:
     total: Tensor | None = None
     for product in by_size.values():
         parts = torch.view_as_real(product).flatten(2).transpose(0, 1)
-        found = (parts @ parts.mT).double()
-        total = found if total is None else total + found
+        products = (parts @ parts.mT).double()
+        total = products if total is None else total + products
     assert total is not None
     return total
 
 
 def half_spectrum(x: Tensor) -> Tensor:
     """Fourier transform of real images in at least single precision, ``[..., H, W // 2 + 1]``."""
-    found: Tensor = torch.fft.rfft2(x if x.dtype == torch.float64 else x.float())
-    return found
+    x = x if x.dtype == torch.float64 else x.float()
+    spectrum: Tensor = torch.fft.rfft2(x.contiguous())  # torch 2.6 refuses expanded tensors
+    return spectrum
 
 
 def column_weights(width: int) -> Tensor:

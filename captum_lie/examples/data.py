@@ -32,7 +32,7 @@ METADATA_FILE = "examples.json"
 def read_shipped(name: str) -> bytes:
     """The bytes of one shipped data file; FileNotFoundError when the installation lacks it."""
     try:
-        return files(__package__).joinpath("data", name).read_bytes()
+        return files(__package__).joinpath("data").joinpath(name).read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"the example file {name!r} is missing from this installation of captum-lie; "

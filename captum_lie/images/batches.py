@@ -47,24 +47,46 @@ class Batches:
             raise InvalidValueError(f"batch_size must be at least 1; got {batch_size}.")
         self.source, self.view = source, view or View()
         self.batch_size, self.labels = batch_size, labels
+        self._range: range | None = None
 
     @property
     def skipped(self) -> dict[Path, str]:
         """Files that could not be read, with the reason, after iterating."""
         return self.source.skipped
 
+    def part(self, start: int, stop: int) -> Batches:
+        """The batches ``start`` to ``stop - 1`` alone, in which every file must be readable."""
+        part = Batches(self.source, self.view, self.batch_size, self.labels)
+        first, end = start * self.batch_size, min(stop * self.batch_size, len(self.source))
+        part._range = range(first, end)
+        return part
+
+    @property
+    def first(self) -> int:
+        """Position of the first image in the source."""
+        return 0 if self._range is None else self._range.start
+
+    @property
+    def _positions(self) -> range:
+        return range(len(self.source)) if self._range is None else self._range
+
     def __len__(self) -> int:
         """Number of batches, if every file can be read."""
-        return -(-len(self.source) // self.batch_size)
+        return -(-len(self._positions) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         images: list[Tensor] = []
         positions: list[int] = []
         shape = None
-        for i in range(len(self.source)):
+        for i in self._positions:
             try:
                 image = self.source.read(i, self.view)
             except OSError as error:
+                if self._range is not None:
+                    raise InvalidValueError(
+                        f"{error} The images of a shard must all be readable, so that shards fit "
+                        "together: remove this one."
+                    ) from error
                 path = Path(self.source.name(i))
                 if path not in self.skipped:
                     self.skipped[path] = str(error)

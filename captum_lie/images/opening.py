@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._factories import find_factory
-from captum_lie.errors import InvalidValueError
+from captum_lie.errors import InvalidValueError, first_line
 from captum_lie.images.sources import (
     ImageDataset,
     ImageFiles,
@@ -23,6 +24,10 @@ from captum_lie.images.sources import (
     plain,
     spread,
 )
+
+#: Adapters name a function under this entry point group: from what follows ``NAME:`` to a torch
+#: data set of images, or of pairs of images and labels.
+ENTRY_POINTS = "captum_lie.images"
 
 #: Endings of stacks of images, and of text files that name images.
 STACKS = (".npy", ".npz", ".pt", ".pth")
@@ -36,8 +41,9 @@ def open_images(spec: str | Path, limit: int | None = None) -> ImageSource:
         spec: a folder of image files (of one subfolder a class, where they are labelled), a text
             file that names one image a line (``FILE`` or ``FILE<tab>CLASS``), a stack of images
             ``[N, C, H, W]`` or ``[N, H, W]`` in a file ``.npy``, ``.npz`` or ``.pt`` (floats in
-            [0, 1] or bytes; keys ``images``, ``labels`` and ``classes``), or ``FILE.py:function``
-            that returns a torch data set.
+            [0, 1] or bytes; keys ``images``, ``labels`` and ``classes``), ``FILE.py:function``
+            that returns a torch data set, or what an installed adapter opens by its prefix
+            (``timm:torch/cifar10@/data#test``).
         limit: use at most so many, evenly spread.
 
     Raises:
@@ -57,6 +63,11 @@ def open_images(spec: str | Path, limit: int | None = None) -> ImageSource:
     path = Path(spec)
     if ".py:" in text:
         return ImageDataset(find_factory(text)(), text, limit)
+    opener = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}.get(
+        text.partition(":")[0] if ":" in text else ""
+    )
+    if opener is not None:
+        return ImageDataset(opener.load()(text.partition(":")[2]), text, limit)
     if path.suffix.lower() in STACKS and not path.is_dir():
         return _stack(path, limit)
     if path.suffix.lower() in LISTS and not path.is_dir():
@@ -94,9 +105,8 @@ def _load(path: Path) -> dict[str, Any]:
             found = dict(found) if isinstance(found, np.lib.npyio.NpzFile) else found
     except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError,
             zipfile.BadZipFile) as error:  # fmt: skip
-        reason = str(error).strip().split("\n")[0]
         raise InvalidValueError(
-            f"{path} cannot be read ({reason}). Save plain arrays or tensors: "
+            f"{path} cannot be read ({first_line(error)}). Save plain arrays or tensors: "
             "numpy.savez(file, images=..., labels=...)."
         ) from error
     if isinstance(found, Tensor | np.ndarray):

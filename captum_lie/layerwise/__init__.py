@@ -1,10 +1,11 @@
 """Layerwise decomposition: tracing, fluxes, the contribution tree, norm estimators, baselines."""
 
 from captum_lie.layerwise.error import LayerwiseEquivarianceError
-from captum_lie.layerwise.result import LayerwiseResult
-from captum_lie.layerwise.sampled_result import SampledResult
+from captum_lie.layerwise.maps import layer_maps
 from captum_lie.layerwise.sampling import LayerwiseSampledError
 from captum_lie.layerwise.subnetworks import SubnetworkEquivarianceError, SubnetworkResult
+from captum_lie.results.layerwise import LayerwiseResult
+from captum_lie.results.sampled import SampledResult
 
 __all__ = [
     "LayerwiseEquivarianceError",
@@ -13,4 +14,5 @@ __all__ = [
     "SampledResult",
     "SubnetworkEquivarianceError",
     "SubnetworkResult",
+    "layer_maps",
 ]

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
-from typing import Any, Literal, overload
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import torch
 from torch import Tensor, nn
 
-from captum_lie._captum import (
+from captum_lie.core.captum_compat import (
     Inputs,
     TargetType,
     as_tuple,
     batches,
     log_usage,
-    progress,
-    select_targets,
 )
-from captum_lie._data import images_of, labels_of, to_model
-from captum_lie._validation import check_eval_mode, check_inputs, check_internal_batch_size, one_of
-from captum_lie.attribution.local_equivariance_error import softmax
-from captum_lie.derivative import OutputFn, lie_derivatives, tangent_basis
+from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives, tangent_basis
+from captum_lie.core.groups import (
+    DEFAULT_GROUP,
+    GroupLike,
+    OneParameterGroup,
+    get_groups,
+    is_single,
+)
+from captum_lie.core.loaders import labels_of, over_batches
+from captum_lie.core.outputs import softmax
+from captum_lie.core.probes import Probes
+from captum_lie.core.validation import (
+    check_eval_mode,
+    check_inputs,
+    check_internal_batch_size,
+    one_of,
+)
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
-from captum_lie.layerwise.fluxes import Recording, recorded
+from captum_lie.layerwise.directions import aligned, one_hot
+from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.probes import NormEstimate, squared_norms
-from captum_lie.layerwise.result import LayerwiseResult
 from captum_lie.layerwise.totals import totals
 from captum_lie.layerwise.tracing import Overrides, check_overrides, check_whole
 from captum_lie.layerwise.tree import rows_of, self_contributions
+from captum_lie.results.layerwise import LayerwiseResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Measure = Literal["aligned", "norm", "target"]
 MEASURES: tuple[Measure, ...] = ("aligned", "norm", "target")
+
+
+class AttributionOptions(TypedDict, total=False):
+    """Keywords of :meth:`LayerwiseEquivarianceError.attribute` that hold for a whole data set."""
+
+    n_probes: int | None
+    tolerance: float | None
+    seed: int
+    internal_batch_size: int | None
 
 
 class LayerwiseEquivarianceError:
@@ -84,7 +107,7 @@ class LayerwiseEquivarianceError:
         check_whole(self.layouts)
 
     @overload
-    def attribute(  # type: ignore[overload-overlap]
+    def attribute(  # type: ignore[overload-overlap]  # a name is a sequence of names, too
         self,
         inputs: Inputs,
         group: GroupLike = ...,
@@ -113,7 +136,7 @@ class LayerwiseEquivarianceError:
         internal_batch_size: int | None = ...,
     ) -> list[LayerwiseResult]: ...
 
-    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    @log_usage(part_of_slo=True)
     def attribute(
         self,
         inputs: Inputs,
@@ -167,15 +190,13 @@ class LayerwiseEquivarianceError:
         check_eval_mode(self.model)
         single = is_single(group)
         groups = get_groups(group)
+        probes = Probes(n_probes, tolerance, seed)
         parts: list[list[LayerwiseResult]] = []
         for chunk, args, chosen in batches(
             xs, additional_forward_args, target, internal_batch_size
         ):
-            parts.append(
-                self._attribute(
-                    chunk, groups, measure, chosen, args, n_probes, tolerance, seed, first_index
-                )
-            )
+            function = ModelFunction(self.model, self.output_fn, chosen, args)
+            parts.append(self._attribute(function, chunk, groups, measure, probes, first_index))
             first_index += len(chunk[0])
         results = [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
         return results[0] if single else results
@@ -187,12 +208,9 @@ class LayerwiseEquivarianceError:
         measure: Measure = "aligned",
         *,
         target: int | tuple[int, ...] | Literal["label"] | None = None,
-        n_probes: int | None = None,
-        tolerance: float | None = None,
-        seed: int = 0,
-        internal_batch_size: int | None = None,
         show_progress: bool = False,
         description: str = "layers",
+        **options: Unpack[AttributionOptions],
     ) -> list[LayerwiseResult]:
         """Decompose the error over a data set.
 
@@ -203,8 +221,8 @@ class LayerwiseEquivarianceError:
             measure: ``"aligned"``, ``"norm"`` or ``"target"``.
             target: for ``target``: one output for all images, or ``"label"`` for each image's
                 own class, which the loader gives as the second member of its tuples.
-            n_probes, tolerance, seed, internal_batch_size: see :meth:`attribute`.
             show_progress: show a progress bar, labelled ``description``.
+            n_probes, tolerance, seed, internal_batch_size: see :meth:`attribute`.
 
         Returns:
             A result for each group; its table gives means over the images and standard errors.
@@ -221,68 +239,50 @@ class LayerwiseEquivarianceError:
             )
         resolved = get_groups(groups)
         parts: list[list[LayerwiseResult]] = []
-        seen = 0
-        total = len(loader) if isinstance(loader, Sized) else None
-        for batch in progress(loader, description, total, show_progress):
-            images = to_model(self.model, images_of(batch))
+        for first, images, batch in over_batches(
+            self.model, loader, description, show_progress=show_progress
+        ):
             chosen: Any = labels_of(batch).to(images.device) if is_label else target
             parts.append(
-                self.attribute(
-                    images,
-                    resolved,
-                    measure,
-                    chosen,
-                    n_probes=n_probes,
-                    tolerance=tolerance,
-                    seed=seed,
-                    first_index=seen,
-                    internal_batch_size=internal_batch_size,
-                )
+                self.attribute(images, resolved, measure, chosen, first_index=first, **options)
             )
-            seen += len(images)
-        if not parts:
-            raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
         return [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
 
     def _attribute(
         self,
+        function: ModelFunction,
         xs: tuple[Tensor, ...],
         groups: list[OneParameterGroup],
         measure: Measure,
-        target: TargetType,
-        args: object,
-        n_probes: int | None,
-        tolerance: float | None,
-        seed: int,
+        probes: Probes,
         first_index: int,
     ) -> list[LayerwiseResult]:
-        evaluation = {"output_fn": self.output_fn, "args": args}
         basis, mixing = tangent_basis(groups)
         if measure != "target":
-            chunks = lie_derivatives(self.model, xs, basis, **evaluation)  # type: ignore[arg-type]
-            derivative = torch.cat(list(chunks), 1)  # of the basis, [T, N, ...]
+            derivative = torch.cat(list(lie_derivatives(function, xs, basis)), 1)  # [T, N, ...]
             dim = derivative[0, 0].numel()
             each = derivative.double().flatten(2)
             if mixing is not None:
                 each = torch.tensordot(mixing.to(each), each, dims=1)
             total = each.square().sum(2) / dim
         estimate: NormEstimate | None = None
-        with recorded(self.model, xs, overrides=self.layouts, **evaluation) as recording:  # type: ignore[arg-type]
+        with recorded(
+            self.model, xs, output_fn=self.output_fn, args=function.args, overrides=self.layouts
+        ) as recording:
             if measure == "target":
-                values = recording.contributions(one_hot(recording.output, target), groups)
+                cotangent = one_hot(recording.output, function.target)
+                values = recording.contributions(cotangent, groups)
             elif measure == "aligned":
-                values = _aligned(recording, derivative / dim, basis, mixing)
+                values = aligned(recording, derivative / dim, basis, mixing)
             else:
-                estimate = squared_norms(
-                    recording, groups, n_probes, tolerance, seed=seed, first_index=first_index
-                )
+                estimate = squared_norms(recording, groups, probes, first_index=first_index)
                 values = estimate.total / dim
             rows = rows_of(recording.calls)
         own = self_contributions(rows, values) if estimate is None else estimate.own / dim
         stderr = None if estimate is None else estimate.stderr / dim
         if measure == "target":
-            sums, sizes = own.nansum(0), own.abs().nansum(0)
-            total = totals(self.model, xs, groups, target, sums, sizes, **evaluation)  # type: ignore[arg-type]
+            sizes = own.abs().nansum(0)
+            total = totals(function, xs, groups, sums=own.nansum(0), sizes=sizes)
         return [
             LayerwiseResult(
                 rows=rows,
@@ -296,42 +296,3 @@ class LayerwiseEquivarianceError:
             )
             for i, g in enumerate(groups)
         ]
-
-
-def _aligned(
-    recording: Recording,
-    derivative: Tensor,
-    basis: list[OneParameterGroup],
-    mixing: Tensor | None,
-) -> Tensor:
-    """``⟨L_g f, C_i⟩`` for each call and group, ``[R, G, N]``.
-
-    It is bilinear in the direction and in the motion: a backward pass for each basis tangent,
-    paired with all of them, serves every combination.
-
-    Args:
-        derivative: Lie derivatives along the basis, in units of the result, ``[T, N, ...]``.
-        mixing: the groups as combinations of the basis, ``[G, T]``; None for the basis itself.
-    """
-    if mixing is None:
-        each = [recording.contributions(d, [b]) for b, d in zip(basis, derivative, strict=True)]
-        return torch.cat(each, 1)
-    total: Tensor | None = None
-    for weights, direction in zip(mixing.T, derivative, strict=True):
-        found = recording.contributions(direction, basis)  # [R, T, N]
-        rows = mixing.to(found)
-        part = weights.to(found)[:, None] * torch.einsum("gb,rbn->rgn", rows, found)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
-
-
-def one_hot(output: Tensor, target: TargetType) -> Tensor:
-    """The cotangent that selects a target from an output, for each example."""
-    leaf = output.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        selected = select_targets(leaf, target)
-    if selected.shape[0] != len(output) or selected.numel() != len(output):
-        raise InvalidValueError("The target must select one number for each example.")
-    (cotangent,) = torch.autograd.grad(selected.sum(), leaf)
-    return cotangent

@@ -7,43 +7,18 @@ itself meaningful: it is the Lie derivative of the rest of the network from ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from captum_lie._autodiff import differentiable
-from captum_lie.derivative import OutputFn, bind
-from captum_lie.groups import OneParameterGroup
-from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side, Trace, frozen, traced
-from captum_lie.pairing import pairings
-
-
-@dataclass(frozen=True)
-class _Latest:
-    """The flux found last in a backward pass, with what it belongs to."""
-
-    boundary: Boundary
-    gradient: Tensor  # kept alive: its memory cannot be another's meanwhile
-    flux: Tensor
-
-    def continues(self, before: Boundary, gradient: Tensor) -> bool:
-        """Whether this tensor is what came out of the boundary before, with the same gradient.
-
-        So it is wherever nothing happens between two modules, or between a module and the
-        container it begins or ends: half of all boundaries and more.
-        """
-        here, mine = self.boundary, self.gradient
-        return (
-            here.original is before.copy
-            and here.versions[0] == before.versions[1]
-            and here.layout == before.layout
-            and mine.data_ptr() == gradient.data_ptr()
-            and mine.shape == gradient.shape
-            and mine.stride() == gradient.stride()
-        )
+from captum_lie.core.autodiff import unhooked
+from captum_lie.core.derivative import OutputFn, bind
+from captum_lie.core.groups import OneParameterGroup
+from captum_lie.layerwise.evaluation import Evaluation, evaluated, leaves_of
+from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side
+from captum_lie.layerwise.walks import Walk, walks_of
 
 
 class Recording:
@@ -53,39 +28,43 @@ class Recording:
         model: the module.
         function: ``output_fn(model(x))`` as a function of the image inputs alone.
         inputs: where it was evaluated, each ``[N, C, H, W]``.
-        output: its value, ``[N, ...]``.
-        calls: every module call that something depending on the input passed through.
+        evaluation: that evaluation.
     """
+
+    evaluation: Evaluation
 
     def __init__(
         self,
-        trace: Trace,
+        model: nn.Module,
         function: Callable[..., Tensor],
         leaves: tuple[Tensor, ...],
+        modules: Collection[str] | None,
         hooks: ExitStack,
     ) -> None:
-        self._trace = trace
-        self._leaves = leaves
-        self.model = trace.model
-        self.function = function
+        self.model, self.function = model, function
         self.inputs = tuple(x.detach() for x in leaves)
-        self.output: Tensor = leaves[0]
-        self._groups: Sequence[OneParameterGroup] = ()
-        self._fluxes: dict[tuple[str, int, Side], Tensor] = {}
-        self._latest: _Latest | None = None
-        self._tangents: dict[int, list[Tensor]] | None = None
+        self._leaves = leaves
+        self._modules = modules
         self._hooks = hooks
+        self._groups: Sequence[OneParameterGroup] = ()
+        self._walks: list[tuple[list[int], Walk]] = []
+
+    @property
+    def output(self) -> Tensor:
+        """The function's value, ``[N, ...]``."""
+        return self.evaluation.output
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls to be told apart: of the chosen modules, or every one; first the model's."""
+        return [call for call in self.evaluation.calls if self._is_chosen(call)]
 
     def expect_many(self, groups: Sequence[OneParameterGroup]) -> None:
         """Prepare for many backward passes with these groups: keep the tangents at all boundaries.
 
         Costs the memory of one more copy of the activations for each group.
         """
-        self._groups, self._tangents = groups, {}
-
-    @property
-    def calls(self) -> list[Call]:
-        return [call for call in self._trace.calls if not call.constant]
+        self._groups, self._walks = groups, walks_of(groups, keep=True)
 
     def contributions(self, cotangent: Tensor, groups: Sequence[OneParameterGroup]) -> Tensor:
         """``⟨v, C_i⟩`` of each call for one output direction v.
@@ -98,61 +77,48 @@ class Recording:
             ``[R, G, N]`` in double precision, R calls; NaN where a boundary's layout is unknown.
         """
         if list(groups) != list(self._groups):
-            self._tangents = None
-        self._groups, self._fluxes, self._latest = groups, {}, None
+            self._groups, self._walks = groups, walks_of(groups)
+        for _, walk in self._walks:
+            walk.begin()
         if self.output.requires_grad:
             torch.autograd.grad(
                 self.output, self._leaves, cotangent, retain_graph=True, allow_unused=True
             )
-        zero = torch.zeros(
-            len(groups), len(self.output), dtype=torch.float64, device=self.output.device
-        )
-        rows = []
-        for call in self.calls:
-            entering = self._fluxes.get((call.name, call.index, "input"), zero)
-            leaving = self._fluxes.get((call.name, call.index, "output"), zero)
-            if call.idle:
-                rows.append(zero)
-            else:
-                rows.append(entering - leaving if call.resolved else zero * torch.nan)
-        return torch.stack(rows)
+        with torch.no_grad(), unhooked():
+            for _, walk in self._walks:
+                walk.finish()
+            found = torch.stack([self._contribution(call) for call in self.calls])
+            for _, walk in self._walks:
+                walk.begin()
+        return found
+
+    def _contribution(self, call: Call) -> Tensor:
+        """``⟨v, C_i⟩`` of one call, ``[G, N]``."""
+        output = self.output
+        total = output.new_zeros(len(self._groups), len(output), dtype=torch.float64)
+        if not call.resolved:
+            return total.fill_(torch.nan)
+        if not call.idle:
+            for places, walk in self._walks:
+                total[places] = walk.contribution(call, total[places])
+        return total
 
     def watch(self, call: Call, side: Side, boundary: Boundary) -> None:
         """Collect the flux at a boundary whenever a gradient arrives there."""
-        if not boundary.layout.moves or call.idle:
+        if not boundary.layout.moves or not self._is_chosen(call):
             return
-        key = (call.name, call.index, side)
 
         def arrive(gradient: Tensor) -> None:
-            with torch.no_grad():
-                flux = self._flux(boundary, gradient)
-            self._fluxes[key] = self._fluxes[key] + flux if key in self._fluxes else flux
+            with torch.no_grad(), unhooked():
+                for _, walk in self._walks:
+                    walk.meet(call, side, boundary, gradient)
 
         # On leaving they must go: a tensor, its graph, this hook and its boundary hold each other,
         # and the garbage collector cannot see through the graph.
         self._hooks.callback(boundary.copy.register_hook(arrive).remove)
 
-    def _flux(self, boundary: Boundary, gradient: Tensor) -> Tensor:
-        """``⟨g, ξ(x)⟩`` at a boundary, ``[G, N]``; remembered for a boundary just before it."""
-        if self._latest is None or not self._latest.continues(boundary, gradient):
-            layout, x = boundary.layout, boundary.value
-            if self._tangents is None:
-                flux = pairings(self._groups, layout.to_image(gradient), layout.to_image(x))
-            else:
-                products = [gradient * tangent for tangent in self._kept(boundary)]
-                n = layout.examples(x)
-                flux = torch.stack([p.reshape(n, -1).sum(1, dtype=torch.float64) for p in products])
-        else:
-            flux = self._latest.flux
-        self._latest = _Latest(boundary, gradient, flux)
-        return flux
-
-    def _kept(self, boundary: Boundary) -> list[Tensor]:
-        assert self._tangents is not None
-        if id(boundary) not in self._tangents:
-            x = boundary.value
-            self._tangents[id(boundary)] = [boundary.layout.generator(g, x) for g in self._groups]
-        return self._tangents[id(boundary)]
+    def _is_chosen(self, call: Call) -> bool:
+        return self._modules is None or call.parent is None or call.name in self._modules
 
 
 @contextmanager
@@ -163,21 +129,17 @@ def recorded(
     output_fn: OutputFn | None,
     args: object = None,
     overrides: Overrides | None = None,
+    modules: Collection[str] | None = None,
 ) -> Iterator[Recording]:
-    """Evaluate a model with all its boundaries watched; hooks and flags are undone on leaving."""
-    image = (inputs[0].shape[-2], inputs[0].shape[-1])
-    trace = Trace(model, len(inputs[0]), image, overrides or {})
-    leaves = tuple(x.detach().clone().requires_grad_() for x in inputs)
-    with (
-        ExitStack() as hooks,
-        differentiable(),
-        torch.enable_grad(),
-        frozen(model),
-        traced(trace),
-    ):
-        recording = Recording(trace, bind(model, output_fn, None, args), leaves, hooks)
-        trace.on_boundary = recording.watch
-        hooks.callback(setattr, trace, "on_boundary", None)
-        recording.output = recording.function(*leaves)
-        trace.recording = False
+    """Evaluate a model with its boundaries watched; hooks and flags are undone on leaving.
+
+    Args:
+        modules: names of the modules to tell apart, beside the model itself; None for all.
+    """
+    leaves = leaves_of(inputs)
+    with ExitStack() as hooks:
+        function = bind(model, output_fn, None, args)
+        recording = Recording(model, function, leaves, modules, hooks)
+        evaluation = evaluated(model, function, leaves, recording.watch, overrides=overrides)
+        recording.evaluation = hooks.enter_context(evaluation)
         yield recording

@@ -10,21 +10,19 @@ only at the first call that they belong to: half of the network on average.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from captum_lie._autodiff import without_fallback_warnings
-from captum_lie.derivative import tangent_basis
-from captum_lie.groups import OneParameterGroup
+from captum_lie.core.autodiff import without_fallback_warnings
+from captum_lie.core.derivative import tangent_basis
+from captum_lie.core.groups import OneParameterGroup
 from captum_lie.layerwise.fluxes import Recording
-from captum_lie.layerwise.tracing import Boundary, Call
+from captum_lie.layerwise.pointwise import are_spatial, is_pointwise
+from captum_lie.layerwise.replay import Meet, replayed
+from captum_lie.layerwise.tracing import Boundary, Call, Side
 
 #: Tangents × examples in flight, as far as there are so many, and the bounds on the tangents.
 IN_FLIGHT, FEWEST, MOST = 64, 4, 16
@@ -32,7 +30,8 @@ IN_FLIGHT, FEWEST, MOST = 64, 4, 16
 
 def n_tangents(calls: Sequence[Call], groups: Sequence[OneParameterGroup]) -> int:
     """How many tangents :func:`contribution_vectors` has to push through the model."""
-    return sum(map(_starts, calls)) * len(tangent_basis(groups)[0])
+    basis, _ = tangent_basis(groups)
+    return sum(_starts(call, basis) for call in calls) * len(basis)
 
 
 def contribution_vectors(recording: Recording, groups: Sequence[OneParameterGroup]) -> Tensor:
@@ -57,7 +56,7 @@ def contribution_vectors(recording: Recording, groups: Sequence[OneParameterGrou
     )
     starting = []
     for i, call in enumerate(recording.calls):
-        if _starts(call):
+        if _starts(call, basis):
             starting.append(i)
         elif not call.resolved:
             vectors[i] = torch.nan
@@ -71,10 +70,12 @@ def contribution_vectors(recording: Recording, groups: Sequence[OneParameterGrou
     return vectors
 
 
-def _starts(call: Call) -> bool:
+def _starts(call: Call, groups: Sequence[OneParameterGroup]) -> bool:
     """Whether a tangent starts at a call: its contribution can be told and is not plainly zero."""
     moves = any(boundary.layout.moves for boundary in call.inputs + call.outputs)
-    return call.resolved and not call.idle and moves
+    if not call.resolved or call.idle or not moves:
+        return False
+    return not (are_spatial(groups) and is_pointwise(call))
 
 
 def _pushed(
@@ -82,13 +83,15 @@ def _pushed(
 ) -> Tensor:
     """``C_i`` of some calls from one evaluation, ``[len(calls), G, N, ...]``."""
     zero = recording.inputs[0].new_zeros(len(calls), len(groups))
+    everything = recording.evaluation.calls
 
     def function(epsilon: Tensor) -> Tensor:
         # In-place operations may only write to tensors of vmap's own kind: make the images such,
         # without a tangent.
         none = forward_ad.unpack_dual(epsilon).primal.sum()
         images = tuple(x + none.to(x.dtype) for x in recording.inputs)
-        with _starting(recording, dict(zip(calls, epsilon, strict=True)), groups):
+        epsilons = dict(zip(calls, epsilon, strict=True))
+        with replayed(recording.model, everything, _displacing(epsilons, groups)):
             return recording.function(*images)
 
     def along(direction: Tensor) -> Tensor:
@@ -96,67 +99,22 @@ def _pushed(
         return derivative
 
     directions = torch.eye(zero.numel()).to(zero).view(-1, *zero.shape)
-    with without_fallback_warnings():
+    with without_fallback_warnings(), recording.evaluation.aside():
         derivatives: Tensor = torch.func.vmap(along, randomness="same")(directions)
     unflattened: Tensor = derivatives.detach().unflatten(0, zero.shape)
     return unflattened
 
 
-@contextmanager
-def _starting(
-    recording: Recording, epsilons: Mapping[Call, Tensor], groups: Sequence[OneParameterGroup]
-) -> Iterator[None]:
-    """Hooks that add ``ε ξ(x)`` to the inputs of the given calls and take it off their outputs.
+def _displacing(epsilons: Mapping[Call, Tensor], groups: Sequence[OneParameterGroup]) -> Meet:
+    """Adds ``ε ξ(x)`` to the inputs of the given calls and takes it off their outputs."""
 
-    Every call receives copies, as when it was recorded: in-place modules leave other branches be.
-    """
-    calls = {(call.name, call.index): call for call in recording.calls}
-    counts: Counter[str] = Counter()
-    running: list[Call | None] = []
-
-    def enter(name: str, args: Any, kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():  # such calls are not recorded
-            return None
-        call = calls.get((name, counts[name]))
-        counts[name] += 1
-        running.append(call)
-        if call is None:
-            return None
-        leaves, structure = pytree.tree_flatten((args, kwargs))
-        for boundary in call.inputs:
-            copy = leaves[boundary.leaf].clone()
-            leaves[boundary.leaf] = _displaced(copy, boundary, epsilons.get(call), groups)
-        return pytree.tree_unflatten(leaves, structure)
-
-    def leave(output: Any) -> Any:
-        call = running.pop() if torch.is_grad_enabled() else None
-        if call is None or call not in epsilons:
-            return None
-        leaves, structure = pytree.tree_flatten(output)
-        for boundary in call.outputs:
-            leaves[boundary.leaf] = _displaced(
-                leaves[boundary.leaf], boundary, -epsilons[call], groups
-            )
-        return pytree.tree_unflatten(leaves, structure)
-
-    with ExitStack() as hooks:
-        for name, module in recording.model.named_modules():
-            entering = module.register_forward_pre_hook(
-                lambda m, args, kwargs, name=name: enter(name, args, kwargs), with_kwargs=True
-            )
-            hooks.callback(entering.remove)
-            leaving = module.register_forward_hook(lambda m, args, output: leave(output))
-            hooks.callback(leaving.remove)
-        yield
-
-
-def _displaced(
-    x: Tensor, boundary: Boundary, epsilon: Tensor | None, groups: Sequence[OneParameterGroup]
-) -> Tensor:
-    """``x + Σ ε ξ(x)`` over the groups."""
-    if epsilon is None or not boundary.layout.moves:
+    def meet(call: Call, side: Side, boundary: Boundary, x: Tensor) -> Tensor:
+        if call not in epsilons or not boundary.layout.moves:
+            return x
+        here = forward_ad.unpack_dual(x).primal  # ξ need not be differentiated: times zero
+        signed = epsilons[call] if side == "input" else -epsilons[call]
+        for e, group in zip(signed.to(x.dtype), groups, strict=True):
+            x = x + e * boundary.layout.generator(group, here)
         return x
-    here = forward_ad.unpack_dual(x).primal  # ξ need not be differentiated: it is multiplied by 0
-    for e, group in zip(epsilon.to(x.dtype), groups, strict=True):
-        x = x + e * boundary.layout.generator(group, here)
-    return x
+
+    return meet

@@ -6,18 +6,6 @@ import re
 
 from torch import nn
 
-#: In the order of the legend; ``functional`` is what containers do outside their children.
-KINDS: tuple[str, ...] = (
-    "convolution",
-    "non-linearity",
-    "normalisation",
-    "pooling/downsampling",
-    "attention",
-    "MLP",
-    "patch embedding",
-    "functional",
-)
-
 # Names that the libraries share, in the order in which they are tried on the class name.
 _PATTERNS: tuple[tuple[str, str], ...] = (
     (r"patchembed|embed", "patch embedding"),

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from captum_lie._validation import one_of
-from captum_lie.attribution.local_equivariance_error import softmax
-from captum_lie.derivative import OutputFn, lie_derivative
-from captum_lie.groups import GroupLike, get_group
-from captum_lie.layerwise.result import LayerwiseResult
+from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives
+from captum_lie.core.groups import GroupLike, get_group
+from captum_lie.core.outputs import softmax
+from captum_lie.core.validation import one_of
+from captum_lie.layerwise.terms import terms_of
 from captum_lie.layerwise.tracing import Overrides
-from captum_lie.layerwise.visits import call_terms
-from captum_lie.layouts import Layout
-
-
-@dataclass(frozen=True)
-class LayerMap:
-    """The contribution of one module call, spread over its output.
-
-    Attributes:
-        module: its name.
-        call: how many times the module was called before.
-        attribution: shaped like its output, ``[N, ...]``; the sum for each example is the call's
-            ``aligned`` contribution to that example's LEE.
-        layout: of the output.
-    """
-
-    module: str
-    call: int
-    attribution: Tensor
-    layout: Layout
+from captum_lie.layerwise.visits import visits_of
+from captum_lie.results.layer_maps import LayerMap
 
 
 def layer_maps(
@@ -76,45 +57,18 @@ def layer_maps(
         one_of("module", name, [n for n in known if n])
     resolved = get_group(group)
     scores = nn.Sequential(model) if output_fn is None else _Then(model, output_fn)
-    direction = lie_derivative(scores, images, resolved)
+    direction = torch.cat(list(lie_derivatives(ModelFunction(scores), (images,), [resolved])), 1)[0]
     root = _Along(scores, direction / direction[0].numel())
     inner = "model.0." if output_fn is None else "model.model."
-    terms = call_terms(
-        root,
-        [known[name] for name in modules],
-        (images,),
-        resolved,
-        None,
-        None,
-        {inner + name: layout for name, layout in (layouts or {}).items()},
-        to_input=False,
-        check=False,
-    )
-    return [
-        LayerMap(name, call, t.attributions[0], t.layouts[0])
-        for name, calls in zip(modules, terms, strict=True)
-        for call, t in enumerate(calls)
-        if len(t.attributions) == 1
-    ]
-
-
-def leading_calls(result: LayerwiseResult, most: int = 6) -> list[tuple[str, int]]:
-    """The leaf calls with the largest contributions whose output can be drawn, in order of depth.
-
-    Each is a module's name and how many times it was called before.
-    """
-    drawable = [
-        (contribution.abs().mean().item(), i)
-        for i, (row, contribution) in enumerate(
-            zip(result.rows, result.self_contributions, strict=True)
-        )
-        if row.is_leaf
-        and row.resolved
-        and row.output_layout.startswith(("nchw", "nhwc", "tokens", "heads", "regrouped"))
-        and "," not in row.output_layout
-    ]
-    leading = sorted(i for _, i in sorted(drawable, reverse=True)[:most])
-    return [(result.rows[i].module, result.rows[i].call) for i in leading]
+    overrides = {inner + name: layout for name, layout in (layouts or {}).items()}
+    visits = visits_of(root, [known[name] for name in modules], (images,), None, None, overrides)
+    maps = []
+    for name, calls in zip(modules, visits, strict=True):
+        for call, visit in enumerate(calls):
+            terms = terms_of(visit, resolved, to_input=False, check=False)
+            if len(terms.attributions) == 1:
+                maps.append(LayerMap(name, call, terms.attributions[0], terms.layouts[0]))
+    return maps
 
 
 class _Then(nn.Module):

@@ -1,128 +1,61 @@
-"""Finite motions of all grids at a call's boundaries at once, by the same share of the extent."""
+"""Which motions the sampled baselines of layers use, and which of them each image gets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from math import pi
+from typing import TypedDict
 
-import numpy as np
-import torch
-from torch import Tensor
+from captum_lie.metrics.motions import FractionalShift, IntegerShift, Motion, Turn
+from captum_lie.metrics.sampling import Sampling
+from captum_lie.metrics.sinc import DEFAULT_KERNEL, SincBorder, SincKernel
+from captum_lie.results.metrics import Array
 
-from captum_lie.metrics.results import Array
-from captum_lie.metrics.shifts import integer_shift
-from captum_lie.metrics.sinc import SincBorder, SincKernel, bandlimit, fractional_shift, rotate
-
-Size = tuple[int, ...]
-Act = Callable[[Tensor], tuple[Tensor, Tensor]]
+METRICS: tuple[str, ...] = ("eq_t", "eq_t_frac", "eq_r")
 
 
-@dataclass(frozen=True)
-class MotionOptions:
-    """See :meth:`captum_lie.layerwise.LayerwiseSampledError.evaluate`."""
+class MotionsOptions(TypedDict, total=False):
+    """Keywords of :class:`Motions`."""
 
     max_shift: float
     max_angle: float
     border: SincBorder
     kernel: SincKernel
+    n_samples: int
+    seed: int
 
 
-@dataclass(frozen=True)
-class Move:
-    """One motion of each example.
+@dataclass(frozen=True, kw_only=True)
+class Motions:
+    """See :meth:`captum_lie.layerwise.LayerwiseSampledError.evaluate`."""
 
-    Attributes:
-        act: images ``[N, C, h, w]`` to moved ones and the mask of values that depend on no border.
-        match: what an output must lose before it can be compared with a moved one, likewise.
-    """
+    max_shift: float = 0.125
+    max_angle: float = pi
+    border: SincBorder = "reflect"
+    kernel: SincKernel = DEFAULT_KERNEL
+    n_samples: int = 4
+    seed: int = 0
 
-    act: Act
-    match: Act
+    def __post_init__(self) -> None:
+        Sampling(self.n_samples, self.seed)  # says what is wrong with them
 
+    def of(self, metrics: Sequence[str]) -> dict[str, Motion]:
+        """The motion behind each metric."""
+        known: dict[str, Motion] = {
+            "eq_t": IntegerShift(max_shift=self.max_shift, border=self.border, least=1),
+            "eq_t_frac": FractionalShift(
+                max_shift=self.max_shift, border=self.border, kernel=self.kernel
+            ),
+            "eq_r": Turn(max_angle=self.max_angle, border=self.border, kernel=self.kernel),
+        }
+        return {name: known[name] for name in metrics}
 
-class Motion(Protocol):
-    """A family of motions, with parameters drawn uniformly from ``[-1, 1)²``."""
+    def draws(self, metric: str, n_draws: int, index: Array) -> Array:
+        """What tells the motions of some examples ``[n]``, ``[n, K, d]``.
 
-    def fits(self, grids: Sequence[Size]) -> bool:
-        """Whether all these grids can be moved alike."""
-
-    def move(self, draws: Array, grids: Sequence[Size]) -> Move:
-        """The motions for ``draws [N, 2]``."""
-
-
-def unchanged(x: Tensor) -> tuple[Tensor, Tensor]:
-    """No motion; every value counts."""
-    return x, torch.ones(len(x), 1, *x.shape[-2:], dtype=torch.bool, device=x.device)
-
-
-class IntegerShift:
-    """Shifts by whole pixels of the coarsest grid, which are whole pixels of every other."""
-
-    def __init__(self, options: MotionOptions) -> None:
-        self.options = options
-
-    def fits(self, grids: Sequence[Size]) -> bool:
-        coarse = _coarsest(grids)
-        return all(side % least == 0 for g in grids for side, least in zip(g, coarse, strict=True))
-
-    def move(self, draws: Array, grids: Sequence[Size]) -> Move:
-        coarse = _coarsest(grids)
-        # Every whole number of pixels within reach is equally likely.
-        reach = [max(1, int(self.options.max_shift * side)) for side in coarse]
-        rows, columns = (np.floor((draws[:, i] + 1) * (reach[i] + 0.5)) - reach[i] for i in (0, 1))
-
-        def act(x: Tensor) -> tuple[Tensor, Tensor]:
-            dy, dx = rows * (x.shape[-2] // coarse[0]), columns * (x.shape[-1] // coarse[1])
-            return integer_shift(x, dx, dy, self.options.border)
-
-        return Move(act, unchanged)
-
-
-class FractionalShift:
-    """Shifts by any fraction of a pixel."""
-
-    def __init__(self, options: MotionOptions) -> None:
-        self.options = options
-
-    def fits(self, grids: Sequence[Size]) -> bool:
-        return True
-
-    def move(self, draws: Array, grids: Sequence[Size]) -> Move:
-        shares = torch.from_numpy(draws * self.options.max_shift)
-
-        def act(x: Tensor) -> tuple[Tensor, Tensor]:
-            dy, dx = shares[:, 0] * x.shape[-2], shares[:, 1] * x.shape[-1]
-            return fractional_shift(x, dx, dy, self.options.border, self.options.kernel)
-
-        return Move(act, unchanged)
-
-
-class Turn:
-    """Rotations about the centre."""
-
-    def __init__(self, options: MotionOptions) -> None:
-        self.options = options
-
-    def fits(self, grids: Sequence[Size]) -> bool:
-        return True
-
-    def move(self, draws: Array, grids: Sequence[Size]) -> Move:
-        angle = torch.from_numpy(draws[:, 0] * self.options.max_angle)
-        border, kernel = self.options.border, self.options.kernel
-        return Move(
-            lambda x: rotate(x, angle, border, kernel),
-            lambda x: bandlimit(x, angle, border, kernel),
-        )
-
-
-#: By the name of the metric.
-MOTIONS: dict[str, Callable[[MotionOptions], Motion]] = {
-    "eq_t": IntegerShift,
-    "eq_t_frac": FractionalShift,
-    "eq_r": Turn,
-}
-
-
-def _coarsest(grids: Sequence[Size]) -> Size:
-    return tuple(min(sides) for sides in zip(*grids, strict=True)) if grids else (1, 1)
+        Two numbers are drawn for each motion, that along rows first, whatever a metric takes of
+        them.
+        """
+        drawn = Sampling(self.n_samples, self.seed).uniform(f"layer_{metric}", index, 2)
+        return drawn[..., :n_draws][..., ::-1]

@@ -22,10 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import check_n_probes, is_out_of_memory
-from captum_lie.core.probes import TOP_SHARE, Directions, by_probability
-from captum_lie.errors import InvalidValueError
-from captum_lie.groups import OneParameterGroup
+from captum_lie.core.groups import OneParameterGroup
+from captum_lie.core.probes import TOP_SHARE, Directions, Probes, by_probability
+from captum_lie.core.validation import is_out_of_memory
 from captum_lie.layerwise.fluxes import Recording
 from captum_lie.layerwise.forward_norms import contribution_vectors, n_tangents
 from captum_lie.layerwise.tree import rows_of, self_contributions
@@ -33,6 +32,8 @@ from captum_lie.layerwise.tree import rows_of, self_contributions
 #: Costs in forward passes, measured: of one tangent, which passes through half of the network on
 #: average, and of one backward pass.
 TANGENT_COST, BACKWARD_COST = 1.5, 2.5
+#: As many directions as it takes.
+EXACT = Probes()
 #: Probes between two looks at the standard errors.
 ROUND = 8
 
@@ -70,10 +71,8 @@ class _Sum:
 def squared_norms(
     recording: Recording,
     groups: Sequence[OneParameterGroup],
-    n_probes: int | None = None,
-    tolerance: float | None = None,
+    probes: Probes = EXACT,
     *,
-    seed: int = 0,
     first_index: int = 0,
     top: int | None = None,
     mode: Literal["auto", "forward", "reverse"] = "auto",
@@ -83,25 +82,18 @@ def squared_norms(
     Args:
         recording: the model, evaluated.
         groups: G groups, served by the same backward passes.
-        n_probes: backward passes to spend; None means exact, or as many as the tolerance needs.
-        tolerance: stop when every leaf's standard error is below this (in units of ``‖C‖² / dim``),
-            or at ``n_probes``; without them, where as many passes as outputs do not get there, the
-            norms are computed exactly.
-        seed, first_index: determine each example's probes, independently of batching.
+        probes: how many backward passes to spend; None means exact, or as many as the tolerance
+            needs. It holds for every leaf's standard error, in units of ``‖C‖² / dim``; where as
+            many passes as outputs do not get there, the norms are computed exactly.
+        first_index: with the seed it determines each example's probes, independently of batching.
         top: how many of the most probable outputs to take exactly; by default half of the probes.
         mode: how to compute exact norms. By default whichever is estimated to cost less; reverse
             mode also takes over where the model has an operator without forward mode.
-
-    Raises:
-        ValueError: fewer than 4 probes, or a tolerance that is not positive.
     """
     flat = recording.output.detach().flatten(1)
     outputs = flat.shape[1]
-    if n_probes is not None:
-        check_n_probes(n_probes)
-    if tolerance is not None and not tolerance > 0:
-        raise InvalidValueError(f"tolerance must be positive; got {tolerance}.")
-    if tolerance is None and (n_probes is None or n_probes >= outputs):
+    tolerance = probes.tolerance
+    if tolerance is None and (probes.n is None or probes.n >= outputs):
         tangents = n_tangents(recording.calls, groups)
         if mode == "auto":
             cheaper = tangents * TANGENT_COST < outputs * BACKWARD_COST
@@ -114,11 +106,12 @@ def squared_norms(
                     raise
         top, limit = outputs, 0
     else:
-        budget = n_probes or outputs
+        budget = probes.n or outputs
         if top is None:
             top = int(budget * TOP_SHARE) if tolerance is None else min(ROUND, outputs // 2)
         limit = min(budget, outputs) - top
-    chosen = Directions(by_probability(flat), top, limit, seed, first_index)
+    order = by_probability(flat)
+    chosen = Directions(order, top, limit, probes.seed, first_index, drawn_as=np.int64)
 
     recording.expect_many(groups)
     rows = rows_of(recording.calls)
@@ -137,10 +130,8 @@ def squared_norms(
             else [a + b for a, b in zip(exact_part, squares, strict=True)]
         )
     total, own = _Sum(), _Sum()
-    rest = chosen.others().to(flat)
-    signs = _signs(len(flat), outputs, seed, first_index)
-    while total.n < limit:
-        square, own_square = along(rest * next(signs).to(flat))
+    for direction in chosen.signs():
+        square, own_square = along(direction.to(flat))
         total.add(square)
         own.add(own_square)
         if tolerance is not None and total.n >= ROUND and total.n % ROUND == 0:
@@ -148,7 +139,7 @@ def squared_norms(
             if worst / outputs < tolerance:
                 break
     else:
-        if tolerance is not None and n_probes is None:  # exactly takes no more passes than that
+        if tolerance is not None and probes.n is None:  # exactly takes no more passes than that
             return squared_norms(recording, groups, mode=mode)
     zero = exact_part[0] * 0 if exact_part else total.mean * 0
     base, own_base = exact_part if exact_part else (zero, zero)
@@ -168,12 +159,3 @@ def _of_vectors(recording: Recording, vectors: Tensor, tangents: int) -> NormEst
     own = self_contributions(rows_of(recording.calls), vectors).square().sum(-1)
     method = f"exact, forward mode ({tangents} tangents)"
     return NormEstimate(total, own, torch.zeros_like(total), method)
-
-
-def _signs(n: int, outputs: int, seed: int, first_index: int):  # type: ignore[no-untyped-def]
-    """Random signs ``[n, outputs]`` without end, each example's from its own generator."""
-    generators = [np.random.default_rng([seed, first_index + i]) for i in range(n)]
-    while True:
-        yield torch.from_numpy(
-            np.stack([g.choice(np.array([-1.0, 1.0]), outputs) for g in generators])
-        )

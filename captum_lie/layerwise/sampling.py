@@ -7,29 +7,29 @@ rest of the network, which LEE's decomposition measures, these numbers do not se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from math import pi
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from captum_lie._autodiff import differentiable
-from captum_lie._captum import progress
-from captum_lie._data import images_of, to_model
-from captum_lie._validation import check_eval_mode, check_images, one_of
-from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.layerwise.motions import MOTIONS, Motion, MotionOptions, Move
-from captum_lie.layerwise.sampled_result import SampledResult
-from captum_lie.layerwise.tracing import Call, Overrides, Trace, check_overrides, frozen, traced
+from captum_lie.core.loaders import over_batches
+from captum_lie.core.validation import check_eval_mode, check_images, one_of
+from captum_lie.errors import InvalidTypeError
+from captum_lie.layerwise.commuting import moved, sampled_errors
+from captum_lie.layerwise.evaluation import evaluated, leaves_of
+from captum_lie.layerwise.motions import METRICS, Motions, MotionsOptions
+from captum_lie.layerwise.tracing import Call, Overrides, check_overrides
 from captum_lie.layerwise.tree import rows_of
-from captum_lie.layouts import Layout
-from captum_lie.metrics.results import Array
-from captum_lie.metrics.sinc import DEFAULT_KERNEL, SINC_BORDERS, SincBorder, SincKernel
-from captum_lie.metrics.streaming import check_samples, uniform
+from captum_lie.metrics.motions import Motion
+from captum_lie.results.metrics import Array
+from captum_lie.results.sampled import SampledResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["LayerwiseSampledError", "moved"]
 
 
 class LayerwiseSampledError:
@@ -69,16 +69,11 @@ class LayerwiseSampledError:
     def evaluate(
         self,
         loader: Iterable[Any],
-        metrics: str | Sequence[str] = ("eq_t", "eq_t_frac", "eq_r"),
+        metrics: str | Sequence[str] = METRICS,
         *,
-        max_shift: float = 0.125,
-        max_angle: float = pi,
-        border: SincBorder = "reflect",
-        kernel: SincKernel = DEFAULT_KERNEL,
         masked: bool = False,
-        n_samples: int = 4,
-        seed: int = 0,
         show_progress: bool = False,
+        **options: Unpack[MotionsOptions],
     ) -> list[SampledResult]:
         """Measure every module call on a data set.
 
@@ -86,16 +81,17 @@ class LayerwiseSampledError:
             loader: yields images ``[N, C, H, W]``, or tuples whose first member they are.
             metrics: ``"eq_t"``: shifts by whole pixels of the coarsest grid at the call's
                 boundaries, at least one; ``"eq_t_frac"``: by any fraction; ``"eq_r"``: rotations.
-            max_shift: as a share of the image's sides.
-            max_angle: in radians.
-            border: what lies outside a grid: ``"reflect"``, ``"circular"`` or ``"zero"``.
-            kernel: reads between pixels; see :class:`captum_lie.metrics.SincKernel`.
             masked: count only values whose motion depends on no border, as Karras et al. do. Small
                 grids then have none and give NaN; otherwise all values count.
-            n_samples: motions per image.
-            seed: with an image's position in the data it determines its motions, the same for every
-                module.
             show_progress: show a progress bar.
+            max_shift: as a share of the image's sides (not in pixels); 1/8 by default.
+            max_angle: in radians; π by default.
+            border: what lies outside a grid: ``"reflect"`` (the default), ``"circular"`` or
+                ``"zero"``.
+            kernel: reads between pixels; see :class:`captum_lie.metrics.SincKernel`.
+            n_samples: motions per image; 4 by default.
+            seed: with an image's position in the data it determines its motions, the same for every
+                module; 0 by default.
 
         Returns:
             A result for each metric.
@@ -106,151 +102,40 @@ class LayerwiseSampledError:
         """
         names = [m.strip() for m in metrics.split(",")] if isinstance(metrics, str) else metrics
         for name in names:
-            one_of("metric", name, tuple(MOTIONS))
-        one_of("border", border, SINC_BORDERS)
-        check_samples(n_samples)
+            one_of("metric", name, METRICS)
+        how = Motions(**options)
+        motions = how.of(names)
         check_eval_mode(self.model)
-        options = MotionOptions(max_shift, max_angle, border, kernel)
-        motions = {name: MOTIONS[name](options) for name in names}
         parts: dict[str, list[SampledResult]] = {name: [] for name in names}
-        seen = 0
-        total = len(loader) if isinstance(loader, Sized) else None
-        for batch in progress(loader, "layers, sampled", total, show_progress):
-            images = to_model(self.model, images_of(batch))
+        for first, images, _ in over_batches(
+            self.model, loader, "layers, sampled", show_progress=show_progress
+        ):
             check_images(images)
-            index = torch.arange(seen, seen + len(images)).numpy()
-            draws = {name: uniform(f"layer_{name}", seed, index, (n_samples, 2)) for name in names}
+            index = np.arange(first, first + len(images))
+            draws = {name: how.draws(name, m.n_draws, index) for name, m in motions.items()}
             for name, result in self._measure(images, motions, draws, masked).items():
                 parts[name].append(result)
-            seen += len(images)
-        if not seen:
-            raise InvalidValueError("The loader yielded no images: there is nothing to evaluate.")
         return [SampledResult.concatenate(parts[name]) for name in names]
 
     def _measure(
         self, images: Tensor, motions: dict[str, Motion], draws: dict[str, Array], masked: bool
     ) -> dict[str, SampledResult]:
         """All metrics of one batch, from one evaluation with every call repeated within it."""
-        size = (images.shape[-2], images.shape[-1])
-        trace = Trace(self.model, len(images), size, self.layouts)
-        found: dict[Call, dict[str, Tensor]] = {}
+        sums: dict[Call, dict[str, Tensor]] = {}
 
-        def repeat(call: Call, arguments: list[Any], structure: pytree.TreeSpec) -> None:
-            found[call] = {
-                name: _errors(call, arguments, structure, motion, draws[name], masked)
-                for name, motion in motions.items()
-            }
+        def repeat(call: Call) -> None:
+            with torch.no_grad():
+                sums[call] = {
+                    name: sampled_errors(call, motion, draws[name], masked=masked)
+                    for name, motion in motions.items()
+                }
 
-        leaf = images.detach().clone().requires_grad_()
-        with (
-            differentiable(),
-            torch.enable_grad(),
-            frozen(self.model),
-            traced(trace),
-            _repeated(self.model, trace, repeat),
-        ):
-            self.model(leaf)
-        calls = [call for call in trace.calls if not call.constant]
+        with evaluated(
+            self.model, self.model, leaves_of((images,)), on_call=repeat, overrides=self.layouts
+        ) as evaluation:
+            calls = evaluation.calls
         rows = rows_of(calls)
         return {
-            name: SampledResult(rows, name, *torch.stack([found[c][name] for c in calls], 1).cpu())
+            name: SampledResult(rows, name, *torch.stack([sums[c][name] for c in calls], 1).cpu())
             for name in motions
         }
-
-
-@dataclass(eq=False)
-class _Running:
-    """A call under way, with its arguments as they were."""
-
-    call: Call
-    arguments: list[Any]
-    structure: pytree.TreeSpec = field(repr=False)
-
-
-@contextmanager
-def _repeated(root: nn.Module, trace: Trace, repeat: Any) -> Iterator[None]:
-    """Call ``repeat(call, arguments, structure)`` after every recorded call, without gradients."""
-    running: list[_Running] = []
-
-    def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
-        if torch.is_grad_enabled():  # the repeated calls have none
-            leaves, structure = pytree.tree_flatten((args, kwargs))
-            kept = [x.detach().clone() if isinstance(x, Tensor) else x for x in leaves]
-            running.append(_Running(trace.calls[-1], kept, structure))
-
-    def leave(_: nn.Module, args: Any, output: Any) -> None:
-        if torch.is_grad_enabled():
-            now = running.pop()
-            with torch.no_grad():
-                repeat(now.call, now.arguments, now.structure)
-
-    with ExitStack() as hooks:
-        for module in root.modules():
-            hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-            hooks.callback(module.register_forward_hook(leave).remove)
-        yield
-
-
-def _errors(
-    call: Call,
-    arguments: list[Any],
-    structure: pytree.TreeSpec,
-    motion: Motion,
-    draws: Array,
-    masked: bool,
-) -> Tensor:
-    """Squared error, number of values, squared output and squared change, ``[4, N]``.
-
-    Sums over the values of all outputs, means over the sampled motions.
-    """
-    n = len(draws)
-    layouts = [b.layout for b in (*call.inputs, *call.outputs)]
-    values = [b.value for b in (*call.inputs, *call.outputs)]
-    grids = [layout.extent(x) for layout, x in zip(layouts, values, strict=True) if layout.moves]
-    if not call.resolved or not motion.fits(grids):
-        return torch.full((4, n), torch.nan, dtype=torch.float64)
-    total = torch.zeros(4, n, dtype=torch.float64, device=values[0].device if values else None)
-    for sample in range(draws.shape[1]):
-        move = motion.move(draws[:, sample], grids)
-        leaves = list(arguments)
-        for boundary in call.inputs:
-            leaves[boundary.leaf], _ = moved(boundary.layout, leaves[boundary.leaf], move.act)
-        args, kwargs = pytree.tree_unflatten(leaves, structure)
-        outputs = pytree.tree_leaves(call.module(*args, **kwargs))
-        for boundary in call.outputs:
-            total += _compared(
-                boundary.layout, boundary.value, outputs[boundary.leaf], move, masked
-            )
-    mean: Tensor = total / draws.shape[1]
-    return mean
-
-
-def _compared(layout: Layout, still: Tensor, got: Tensor, move: Move, masked: bool) -> Tensor:
-    """The four sums over one output."""
-    wanted, inside = moved(layout, still, move.act)
-    got, kept = moved(layout, got, move.match)
-    weight = (inside & kept if masked else torch.ones_like(inside)).double()
-    wanted, got, still = wanted.double(), got.double(), still.double()
-    sums = (
-        weight * (got - wanted).square(),
-        weight,
-        weight * wanted.square(),
-        weight * (wanted - still).square(),
-    )
-    n = layout.examples(still)
-    return torch.stack([s.reshape(n, -1).sum(1) for s in sums])
-
-
-def moved(layout: Layout, x: Tensor, act: Any) -> tuple[Tensor, Tensor]:
-    """A tensor with its grid moved and the rest as it was, and which values depend on no border.
-
-    Args:
-        act: images ``[N, C, h, w]`` to moved ones and a mask ``[N, 1, h, w]``.
-    """
-    if not layout.moves:
-        return x, torch.ones_like(x, dtype=torch.bool)
-    image = layout.to_image(x)
-    result, inside = act(image)
-    outside = (~inside).expand(image.shape).to(x.dtype)
-    rest = x - layout.from_image(image, x)  # prefix tokens; zero elsewhere
-    return rest + layout.from_image(result.to(x.dtype), x), layout.from_image(outside, x) == 0

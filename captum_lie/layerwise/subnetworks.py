@@ -5,140 +5,43 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import overload
 
-import pandas as pd
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from captum_lie._autodiff import differentiable, double_backward, first_line
-from captum_lie._captum import Inputs, as_tuple, batches, log_usage
-from captum_lie._validation import (
+from captum_lie.core.autodiff import differentiable, double_backward
+from captum_lie.core.captum_compat import Inputs, as_tuple, batches, log_usage
+from captum_lie.core.derivative import bind
+from captum_lie.core.groups import (
+    DEFAULT_GROUP,
+    GroupLike,
+    OneParameterGroup,
+    get_groups,
+    is_single,
+)
+from captum_lie.core.validation import (
     check_eval_mode,
     check_inputs,
     check_internal_batch_size,
     is_out_of_memory,
 )
-from captum_lie.derivative import bind
-from captum_lie.errors import InvalidTypeError
-from captum_lie.groups import DEFAULT_GROUP, GroupLike, OneParameterGroup, get_groups, is_single
-from captum_lie.layerwise.averages import mean_and_stderr
-from captum_lie.layerwise.tracing import (
-    Boundary,
-    Call,
-    Overrides,
-    Side,
-    Trace,
-    check_overrides,
-    frozen,
-    traced,
-)
-from captum_lie.layerwise.tree import Row, check_same_rows, rows_of
+from captum_lie.errors import InvalidTypeError, first_line
+from captum_lie.layerwise.evaluation import OnBoundary, evaluated, leaves_of
+from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side, check_overrides
+from captum_lie.layerwise.tree import rows_of
 from captum_lie.layouts import UNKNOWN, Layout
+from captum_lie.results.subnetworks import MEASURES, SubnetworkResult
+
+__all__ = ["MEASURES", "SubnetworkEquivarianceError", "SubnetworkResult", "head_errors"]
 
 Tensors = tuple[Tensor, ...]
-Read = Callable[[Call, Side, Boundary], None]
-Evaluate = Callable[[Tensors, Read], list[Call]]
+#: Evaluates the model and gives the calls, every boundary of which was read.
+Evaluate = Callable[[Tensors, OnBoundary], list[Call]]
+#: ``(call, layout, x, ẋ)`` of an output.
 Meet = Callable[[Call, Layout, Tensor, Tensor], None]
-
-
-@dataclass(frozen=True)
-class SubnetworkResult:
-    """Equivariance errors of every head network, from the image to the output of one module call.
-
-    Attributes:
-        rows: the module calls, in the order in which they began; the first is the model itself.
-        group: name of the group.
-        dims: numbers in one example's output, ``[R]``.
-        squared_norm: ``‖ẋ - ξ(x)‖²``, the squared norm of ``L f_{1..i}``, ``[R, N]``; NaN where
-            the layout is unknown.
-        squared_generator: ``‖ξ(x)‖²``, ``[R, N]``.
-        squared_features: ``‖x‖²``, ``[R, N]``.
-
-    Example:
-        The error of the network up to its pooling, as a share of how much its features move:
-
-        >>> from captum_lie.examples import load_images, load_model
-        >>> images, _ = load_images(4)
-        >>> result = SubnetworkEquivarianceError(load_model("cnn")).attribute(images, "scale")
-        >>> names = [row.module for row in result.rows]
-        >>> share = result.relative_to_generator[names.index("stem.maxpool")]
-        >>> share.shape, bool((share > 0.1).all())
-        (torch.Size([4]), True)
-    """
-
-    rows: list[Row]
-    group: str
-    dims: Tensor
-    squared_norm: Tensor
-    squared_generator: Tensor
-    squared_features: Tensor
-
-    @property
-    def lee(self) -> Tensor:
-        """Mean square per dimension, ``‖L f_{1..i}‖² / dim``, ``[R, N]``."""
-        return self.squared_norm / self.dims[:, None]
-
-    @property
-    def per_root_dim(self) -> Tensor:
-        """``‖L f_{1..i}‖² / √dim``, ``[R, N]``."""
-        return self.squared_norm / self.dims[:, None].sqrt()
-
-    @property
-    def relative_to_generator(self) -> Tensor:
-        """``‖ẋ - ξ(x)‖ / ‖ξ(x)‖``, ``[R, N]``; NaN where nothing moves (trivial layouts)."""
-        return _ratio(self.squared_norm, self.squared_generator)
-
-    @property
-    def relative_to_features(self) -> Tensor:
-        """``‖ẋ - ξ(x)‖ / ‖x‖``, ``[R, N]``; NaN where ``x`` is zero."""
-        return _ratio(self.squared_norm, self.squared_features)
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """A row per module call, means over the examples and their standard errors.
-
-        Columns: ``module, type, kind, call, depth, is_leaf, output_layout, dim``, and each of
-        ``squared_norm, per_root_dim, lee, relative_to_generator, relative_to_features`` with a
-        ``…_stderr`` beside it (NaN for one example).
-        """
-        described = ["module", "type", "kind", "call", "depth", "is_leaf", "output_layout"]
-        table = pd.DataFrame([vars(row) for row in self.rows])[described]
-        table["dim"] = self.dims.long().numpy()
-        for name in MEASURES:
-            values: Tensor = getattr(self, name)
-            mean, stderr = mean_and_stderr(values)
-            table[name], table[f"{name}_stderr"] = mean.numpy(), stderr.numpy()
-        return table
-
-    @staticmethod
-    def concatenate(parts: Sequence[SubnetworkResult]) -> SubnetworkResult:
-        """Results of consecutive examples as one.
-
-        Raises:
-            ValueError: the model did not make the same calls for all of them.
-        """
-        first = parts[0]
-        check_same_rows([part.rows for part in parts])
-        return replace(
-            first,
-            squared_norm=torch.cat([part.squared_norm for part in parts], 1),
-            squared_generator=torch.cat([part.squared_generator for part in parts], 1),
-            squared_features=torch.cat([part.squared_features for part in parts], 1),
-        )
-
-
-#: What the table shows of each subnetwork.
-MEASURES: tuple[str, ...] = (
-    "squared_norm",
-    "per_root_dim",
-    "lee",
-    "relative_to_generator",
-    "relative_to_features",
-)
 
 
 class SubnetworkEquivarianceError:
@@ -178,7 +81,7 @@ class SubnetworkEquivarianceError:
         check_overrides(model, self.layouts)
 
     @overload
-    def attribute(  # type: ignore[overload-overlap]
+    def attribute(  # type: ignore[overload-overlap]  # a name is a sequence of names, too
         self,
         inputs: Inputs,
         group: GroupLike = ...,
@@ -195,7 +98,7 @@ class SubnetworkEquivarianceError:
         internal_batch_size: int | None = ...,
     ) -> list[SubnetworkResult]: ...
 
-    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]
+    @log_usage(part_of_slo=True)
     def attribute(
         self,
         inputs: Inputs,
@@ -246,9 +149,13 @@ def head_errors(
         norms[call] = norms.get(call, 0) + _squared_norms(group, layout, x, tangent, len(inputs[0]))
         dims[call] += x.numel() // len(inputs[0])
 
+    def evaluate(leaves: Tensors, read: OnBoundary) -> list[Call]:
+        function = bind(model, None, None, args)
+        with evaluated(model, function, leaves, read, overrides=overrides) as evaluation:
+            return evaluation.calls
+
     with torch.no_grad():
         tangents = tuple(group.generator(x) for x in inputs)
-    evaluate = partial(_evaluate, model, bind(model, None, None, args), overrides)
     try:
         calls = _forward_mode(evaluate, inputs, tangents, meet)
     except RuntimeError as error:
@@ -286,12 +193,11 @@ def _forward_mode(evaluate: Evaluate, inputs: Tensors, tangents: Tensors, meet: 
                 x, tangent = forward_ad.unpack_dual(boundary.copy)
                 meet(call, boundary.layout, x, torch.zeros_like(x) if tangent is None else tangent)
 
-    # Tensors require gradients so that the trace sees which depend on the images; no backward pass
-    # follows, so the graph may forget all values.
+    # Tensors require gradients so that the evaluation sees which depend on the images; no backward
+    # pass follows, so the graph may forget all values.
     with saved_tensors_hooks(lambda _: None, _forgotten), forward_ad.dual_level():
         duals = [
-            forward_ad.make_dual(x.detach().clone().requires_grad_(), t)
-            for x, t in zip(inputs, tangents, strict=True)
+            forward_ad.make_dual(x, t) for x, t in zip(leaves_of(inputs), tangents, strict=True)
         ]
         return evaluate(tuple(duals), read)
 
@@ -303,11 +209,11 @@ def _reverse_over_reverse(
     met: list[tuple[Call, Layout, Tensor]] = []
     calls: list[Call] = []
 
-    def heads(*leaves: Tensor) -> Tensor:
-        def read(call: Call, side: Side, boundary: Boundary) -> None:
-            if side == "output":
-                met.append((call, boundary.layout, boundary.copy.clone()))
+    def read(call: Call, side: Side, boundary: Boundary) -> None:
+        if side == "output":
+            met.append((call, boundary.layout, boundary.copy.clone()))
 
+    def heads(*leaves: Tensor) -> Tensor:
         calls.extend(evaluate(leaves, read))
         return torch.cat([x.flatten() for *_, x in met])
 
@@ -320,25 +226,5 @@ def _reverse_over_reverse(
     return calls
 
 
-def _evaluate(
-    model: nn.Module,
-    function: Callable[..., Tensor],
-    overrides: Overrides,
-    inputs: Tensors,
-    read: Read,
-) -> list[Call]:
-    """The calls of one evaluation, every boundary of which was read."""
-    trace = Trace(model, len(inputs[0]), (inputs[0].shape[-2], inputs[0].shape[-1]), overrides)
-    trace.on_boundary = read
-    with differentiable(), torch.enable_grad(), frozen(model), traced(trace):
-        function(*inputs)
-    return [call for call in trace.calls if not call.constant]
-
-
 def _forgotten(_: None) -> Tensor:
     raise RuntimeError("A backward pass ran within the model, during a forward-mode pass.")
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Root of a quotient, NaN where there is nothing to compare with."""
-    return (numerator / denominator.masked_fill(denominator == 0, torch.nan)).sqrt()

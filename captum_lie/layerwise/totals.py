@@ -12,54 +12,46 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captum_lie._captum import ForwardFunc, TargetType
-from captum_lie.derivative import OutputFn, derivatives_along, lie_derivatives
-from captum_lie.groups import OneParameterGroup
+from captum_lie.core.derivative import ModelFunction, derivatives_along, lie_derivatives
+from captum_lie.core.groups import OneParameterGroup
 
 #: Disagreement taken for rounding, in units of the machine precision and of the terms' sizes.
 ROUNDING = 1000.0
 
 
 def totals(
-    forward_func: ForwardFunc,
+    function: ModelFunction,
     inputs: tuple[Tensor, ...],
     groups: Sequence[OneParameterGroup],
-    target: TargetType,
+    *,
     sums: Tensor,
     sizes: Tensor,
-    *,
-    output_fn: OutputFn | None = None,
-    args: object = None,
 ) -> Tensor:
-    """Lie derivatives of the target by forward mode.
+    """Lie derivatives of one output by forward mode.
 
     Args:
+        function: gives one number for each example.
         sums: the same by reverse mode, ``[G, N]``.
         sizes: sums of the absolute values of its terms, ``[G, N]``: what rounding is relative to.
 
     Returns:
         ``[G, N]`` in double precision. For one group, and for all where the modes disagree, its own
-        derivative. Otherwise ``sums`` and the gap found along the weighted sum of all motions, each
+        derivative. Otherwise ``sums`` and the gap along the weighted sum of all motions, each
         taken at unit norm, scaled back to each group's norm.
     """
     if len(groups) > 1:
-        gap = _joint_gap(forward_func, inputs, groups, target, sums, output_fn, args)
+        gap = _joint_gap(function, inputs, groups, sums)
         if (gap.abs() <= ROUNDING * torch.finfo(inputs[0].dtype).eps * sizes).all():
             return sums + gap
-    chunks = lie_derivatives(
-        forward_func, inputs, groups, output_fn=output_fn, target=target, args=args
-    )
+    chunks = lie_derivatives(function, inputs, groups)
     return torch.cat(list(chunks), 1).double().reshape(len(groups), -1)
 
 
 def _joint_gap(
-    forward_func: ForwardFunc,
+    function: ModelFunction,
     inputs: tuple[Tensor, ...],
     groups: Sequence[OneParameterGroup],
-    target: TargetType,
     sums: Tensor,
-    output_fn: OutputFn | None,
-    args: object,
 ) -> Tensor:
     """Forward minus reverse mode along all motions together, scaled to each of them: ``[G, N]``."""
     motions = [torch.stack([g.generator(x) for g in groups]) for x in inputs]  # [G, N, C, H, W]
@@ -75,9 +67,7 @@ def _joint_gap(
             for m in motions
         )
 
-    chunks = derivatives_along(
-        forward_func, inputs, tangents, 1, output_fn=output_fn, target=target, args=args
-    )
-    derivative = torch.cat([d for _, _, d in chunks], 1)
+    chunks = derivatives_along(function, inputs, tangents, 1)
+    derivative = torch.cat([d for _, d in chunks], 1)
     gap: Tensor = (derivative.double().flatten() - (weights * sums).sum(0)) * norms
     return gap

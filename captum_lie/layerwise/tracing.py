@@ -1,27 +1,18 @@
-"""Boundary tracing: one evaluation of a model in which every module call is seen from outside.
-
-Hooks hand each module a copy of its inputs, so that gradients are those *through that module only*
-(a residual branch does not see the shortcut), and so that in-place operations destroy neither side.
-They are removed on leaving, also after an exception.
-"""
+"""What is seen of one evaluation of a model: module calls and the tensors at their boundaries."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
-from torch.utils.hooks import RemovableHandle
 
-from captum_lie._validation import one_of
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.layouts import NCHW, TRIVIAL, UNKNOWN, Evidence, Layout, infer
+from captum_lie.layerwise.hooks import Leaves
+from captum_lie.layouts import NCHW, TRIVIAL, UNKNOWN, Layout, passes_on
 
 Side = Literal["input", "output"]
 
@@ -56,12 +47,15 @@ class Call:
         name: dotted name in the model, ``""`` for the model itself.
         index: how many times this module was called before.
         parent: the call within which it happened.
+        arguments: leaves of what it was given, and how to put them together.
+        has_children: whether other calls happened within it.
     """
 
     name: str
     module: nn.Module
     index: int
     parent: Call | None
+    arguments: Leaves
     inputs: list[Boundary] = field(default_factory=list)
     outputs: list[Boundary] = field(default_factory=list)
     has_children: bool = False
@@ -75,9 +69,7 @@ class Call:
     @property
     def idle(self) -> bool:
         """Whether the module passes its input on as it is, so that it contributes exactly zero."""
-        return isinstance(self.module, nn.Identity | nn.modules.dropout._DropoutNd) or (
-            type(self.module).__name__ == "DropPath"  # stochastic depth, in evaluation mode
-        )
+        return passes_on(self.module)
 
     @property
     def constant(self) -> bool:
@@ -86,7 +78,12 @@ class Call:
 
     @property
     def depth(self) -> int:
-        return len(list(self.around()))
+        return len(self.around)
+
+    @cached_property
+    def around(self) -> tuple[Call, ...]:
+        """The calls within which it happened, the nearest first."""
+        return () if self.parent is None else (self.parent, *self.parent.around)
 
     @cached_property
     def extent(self) -> tuple[int, int] | None:
@@ -94,12 +91,9 @@ class Call:
         moving = (b for b in self.inputs if b.layout.moves)
         return next((b.layout.extent(b.copy) for b in moving), None)
 
-    def around(self) -> Iterator[Call]:
-        """The calls within which it happened, the nearest first."""
-        call = self.parent
-        while call is not None:
-            yield call
-            call = call.parent
+    def side(self, side: Side) -> list[Boundary]:
+        """The boundaries of one side."""
+        return self.inputs if side == "input" else self.outputs
 
 
 #: What users may override: a layout for both sides of a module, or one for each side.
@@ -129,142 +123,5 @@ def check_whole(layouts: Overrides) -> None:
                 f"The {what} of the model itself has the layout {fixed}, which cannot be changed; "
                 f"got {layout} for ''. If the output is an image that should move with the input, "
                 "let the model end in a mean over its pixels, or measure it as a whole with "
-                "LocalEquivarianceError(model, output_layout='image').score."
+                "LocalEquivarianceError(model, output_layout=captum_lie.layouts.NCHW).score."
             )
-
-
-class Trace:
-    """The calls of one evaluation, in the order in which they began."""
-
-    def __init__(self, model: nn.Module, batch: int, image: tuple[int, int], overrides: Overrides):
-        self.model = model
-        self.calls: list[Call] = []
-        self.recording = True
-        self.on_boundary: Callable[[Call, Side, Boundary], None] | None = None
-        self._evidence = Evidence(batch, image)
-        self._overrides = overrides
-        self._counts: Counter[str] = Counter()
-        self._stack: list[Call] = []
-        self._layouts: dict[int, Layout] = {}  # by id; the boundaries keep these tensors alive
-        self._by_shape: dict[tuple[int, ...], Layout] = {}
-        self._grids: dict[tuple[int, tuple[int, int]], None] = {}  # a set that keeps its order
-
-    def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Record a call and copy its inputs."""
-        if not self._should_record(name):
-            return _copied((args, kwargs), lambda _, x: x.clone())  # type: ignore[no-any-return]
-        parent = self._stack[-1] if self._stack else None
-        call = Call(name, module, self._counts[name], parent)
-        self._counts[name] += 1
-        self.calls.append(call)
-        if parent is not None:
-            parent.has_children = True
-        self._stack.append(call)
-        return _copied(  # type: ignore[no-any-return]
-            (args, kwargs), lambda leaf, x: self._cross(call, "input", leaf, x)
-        )
-
-    def leave(self, name: str, output: Any) -> Any:
-        """Finish the call on top of the stack and copy its outputs."""
-        if not self._stack or self._stack[-1].name != name or not self._is_recording():
-            return _copied(output, lambda _, x: x.clone())
-        call = self._stack.pop()
-        return _copied(output, lambda leaf, x: self._cross(call, "output", leaf, x))
-
-    def _should_record(self, name: str) -> bool:
-        # A checkpointed block runs again in the backward pass: record what was not seen before.
-        return self._is_recording() and (self.recording or self._counts[name] == 0)
-
-    def _is_recording(self) -> bool:
-        return torch.is_grad_enabled()
-
-    def _cross(self, call: Call, side: Side, leaf: int, x: Tensor) -> Tensor:
-        layout = self._layout(call, side, x)
-        copy = x.clone()
-        boundary = Boundary(x, copy, layout, (x._version, copy._version), leaf)
-        (call.inputs if side == "input" else call.outputs).append(boundary)
-        self._layouts[id(copy)] = layout
-        if layout.moves and layout.regrouping is None:  # windows of one shape may be shifted
-            self._by_shape[tuple(x.shape)] = layout
-        if layout.grid is not None and layout.regrouping is None:
-            self._grids[layout.prefix, layout.grid] = None
-        if self.on_boundary is not None:
-            self.on_boundary(call, side, boundary)
-        return copy
-
-    def _layout(self, call: Call, side: Side, x: Tensor) -> Layout:
-        override = self._overrides.get(call.name)
-        if isinstance(override, tuple):
-            override = override[0 if side == "input" else 1]
-        if override is not None:
-            if not override.fits(x) and override != UNKNOWN:
-                raise InvalidValueError(
-                    f"The layout {override} given for the {side} of {call.name!r} does not fit its "
-                    f"shape {tuple(x.shape)}."
-                )
-            return override
-        if call.parent is None:  # the model itself: an image in, class scores out
-            return NCHW if side == "input" else TRIVIAL
-        known = self._layouts.get(id(x))
-        if known is None and side == "output":
-            known = next((b.layout for b in call.inputs if b.original.shape == x.shape), None)
-        if known is None:
-            known = self._by_shape.get(tuple(x.shape))
-        sources = tuple(b.layout for b in call.inputs) if side == "output" else ()
-        around = tuple(call.around())
-        evidence = replace(
-            self._evidence,
-            known=known,
-            sources=sources,
-            ancestors=tuple(outer.module for outer in around),
-            extents=tuple(outer.extent for outer in around),
-            grids=tuple(self._grids),
-        )
-        return infer(call.module, x, evidence, side)
-
-
-@contextmanager
-def traced(trace: Trace) -> Iterator[None]:
-    """Install the hooks of a trace on every module of its model."""
-    handles: list[RemovableHandle] = []
-    try:
-        for name, module in trace.model.named_modules():
-            handles.append(
-                module.register_forward_pre_hook(
-                    lambda m, args, kwargs, name=name: trace.enter(name, m, args, kwargs),
-                    with_kwargs=True,
-                    prepend=False,
-                )
-            )
-            handles.append(
-                module.register_forward_hook(
-                    lambda m, args, output, name=name: trace.leave(name, output)
-                )
-            )
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Parameters without gradients: a tensor then requires one just if it depends on the input."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-
-
-def _copied(tree: Any, copy: Callable[[int, Tensor], Tensor]) -> Any:
-    """A structure of tensors with those that depend on the input replaced by copies."""
-    leaves, structure = pytree.tree_flatten(tree)
-    copies = [
-        copy(i, x) if isinstance(x, Tensor) and x.requires_grad and x.is_floating_point() else x
-        for i, x in enumerate(leaves)
-    ]
-    return pytree.tree_unflatten(copies, structure)

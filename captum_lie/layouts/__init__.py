@@ -9,10 +9,16 @@ override by module name.
 
 from captum_lie.layouts.evidence import Evidence
 from captum_lie.layouts.inference import Rule, infer, register
-from captum_lie.layouts.layout import NCHW, NHWC, TRIVIAL, UNKNOWN, Kind, Layout, regrouped
-from captum_lie.layouts.regrouping import Regrouping
+from captum_lie.layouts.layout import NCHW, NHWC, TRIVIAL, UNKNOWN, Layout, regrouped
+from captum_lie.layouts.names import Kind
+from captum_lie.layouts.outputs import OutputLayout, as_output_layout
+from captum_lie.layouts.passing import passes_on, register_passing
+from captum_lie.layouts.pattern import Pattern
 from captum_lie.layouts.rules import channels_last, image_or_trivial
 from captum_lie.layouts.shapes import by_shape, find_grid, is_downsampled, token_layouts
+
+#: A name of :class:`Pattern` that will go.
+Regrouping = Pattern
 
 __all__ = [
     "NCHW",
@@ -22,15 +28,20 @@ __all__ = [
     "Evidence",
     "Kind",
     "Layout",
+    "OutputLayout",
+    "Pattern",
     "Regrouping",
     "Rule",
+    "as_output_layout",
     "by_shape",
     "channels_last",
     "find_grid",
     "image_or_trivial",
     "infer",
     "is_downsampled",
+    "passes_on",
     "register",
+    "register_passing",
     "regrouped",
     "token_layouts",
 ]

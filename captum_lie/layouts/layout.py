@@ -2,100 +2,132 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_lie.errors import InvalidValueError
-from captum_lie.groups import OneParameterGroup
-from captum_lie.layouts.regrouping import Regrouping
+from captum_lie.core.groups import OneParameterGroup
+from captum_lie.errors import InvalidTypeError, InvalidValueError
+from captum_lie.layouts.names import Kind, Name, name_of, pattern_of
+from captum_lie.layouts.pattern import Pattern
+from captum_lie.layouts.plan import Plan
 
-#: What the axes of a tensor mean; see :class:`Layout`.
-Kind = Literal["nchw", "nhwc", "tokens", "tokens_first", "heads", "regrouped", "trivial", "unknown"]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Layout:
-    """How a tensor represents an image.
+    """How a tensor represents an image: a pattern of its axes, or none for what does not move.
 
     Args:
-        kind: ``nchw``, ``nhwc``; ``tokens`` is ``[N, prefix + h·w, C]``, ``tokens_first`` is
-            ``[N, C, prefix + h·w]``, ``heads`` is ``[N, heads, prefix + h·w, C]``; ``regrouped``
-            is any other order of the factors, such as windows (see :func:`regrouped`); ``trivial``
-            does not move with the image (class scores, pooled vectors); ``unknown``.
+        kind: a name, or a :class:`Pattern` (see also :func:`regrouped`). ``nchw`` and ``nhwc`` are
+            images; ``tokens`` is ``[N, prefix + h·w, C]``, ``tokens_first`` is
+            ``[N, C, prefix + h·w]``, ``heads`` is ``[N, heads, prefix + h·w, C]``; ``trivial`` does
+            not move with the image (class scores, pooled vectors); ``unknown``.
         prefix: tokens before the grid that do not move (class token, registers).
         grid: ``(h, w)`` of the tokens.
-        regrouping: the order, for ``regrouped``.
+
+    Attributes:
+        kind: the name; ``regrouped`` for a pattern that has none, such as windows.
+        pattern: where the image is; None for ``trivial`` and ``unknown``.
+
+    Raises:
+        TypeError: a size is no whole number.
+        ValueError: there is no such name, tokens have no grid, or others have one.
 
     Example:
         >>> from captum_lie import Translation
         >>> layout = Layout("tokens", prefix=1, grid=(2, 3))
-        >>> print(layout)
-        tokens[1+2x3]
+        >>> print(layout, layout.pattern)
+        tokens[1+2x3] n (y0 x0) c
         >>> tangent = layout.generator(Translation("x"), torch.rand(1, 7, 4))
         >>> tangent.shape, tangent[:, 0].abs().max().item()
         (torch.Size([1, 7, 4]), 0.0)
     """
 
     kind: Kind
-    prefix: int = 0
-    grid: tuple[int, int] | None = None
-    regrouping: Regrouping | None = None
+    pattern: Pattern | None
+
+    @overload
+    def __init__(self, kind: Pattern) -> None: ...
+
+    @overload
+    def __init__(
+        self, kind: Name, prefix: int = 0, grid: tuple[int, int] | None = None
+    ) -> None: ...
+
+    def __init__(
+        self, kind: Name | Pattern, prefix: int = 0, grid: tuple[int, int] | None = None
+    ) -> None:
+        if isinstance(kind, Pattern) and (prefix or grid is not None):
+            raise InvalidValueError(
+                f"A pattern has a prefix and sizes of its own; got {kind} with prefix={prefix}, "
+                f"grid={grid}. Give them to the pattern."
+            )
+        pattern = kind if isinstance(kind, Pattern) else pattern_of(kind, prefix, grid)
+        object.__setattr__(self, "kind", name_of(kind) if isinstance(kind, Pattern) else kind)
+        object.__setattr__(self, "pattern", pattern)
 
     def __str__(self) -> str:
-        if self.grid is None:
+        if self.pattern is None:
             return self.kind
-        if self.regrouping is not None:
-            return f"{self.kind}[{self.grid[0]}x{self.grid[1]}: {self.regrouping}]"
-        prefix = f"{self.prefix}+" if self.prefix else ""
-        return f"{self.kind}[{prefix}{self.grid[0]}x{self.grid[1]}]"
+        size = "x".join(map(str, self.grid or ()))
+        size = f"{self.prefix}+{size}" if self.prefix else size
+        order = str(self.pattern) if self.kind == "regrouped" else ""
+        inside = ": ".join(filter(None, (size, order)))
+        return f"{self.kind}[{inside}]" if inside else self.kind
 
     @property
     def moves(self) -> bool:
         """Whether the group acts on it at all."""
-        return self.kind not in ("trivial", "unknown")
+        return self.pattern is not None
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the grid that do not move."""
+        return 0 if self.pattern is None else self.pattern.prefix
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """``(h, w)`` where the layout says it; images have whatever size the tensor has."""
+        return None if self.pattern is None else self.pattern.grid
+
+    @property
+    def regrouping(self) -> Pattern | None:
+        """The pattern, if it has no name of its own."""
+        return self.pattern if self.kind == "regrouped" else None
 
     def to_image(self, x: Tensor) -> Tensor:
-        """The part that moves, as ``[N, C, h, w]``.
+        """The part that moves, as ``[N, C, h, w]``; a view where there can be one.
 
         Raises:
             ValueError: the layout has no spatial axes, or the tensor does not fit it.
         """
-        if not self.fits(x):
-            raise InvalidValueError(
-                f"A tensor of shape {tuple(x.shape)} does not have the layout {self}."
-            )
-        if self.kind == "nchw":
-            return x
-        if self.kind == "nhwc":
-            return x.permute(0, 3, 1, 2)
-        if self.kind == "tokens":
-            return _on_grid(x[:, self.prefix :].transpose(1, 2), self._grid())
-        if self.kind == "tokens_first":
-            return _on_grid(x[:, :, self.prefix :], self._grid())
-        if self.kind == "heads":
-            return _on_grid(x[:, :, self.prefix :].transpose(2, 3).flatten(1, 2), self._grid())
-        if self.regrouping is not None:
-            return self.regrouping.to_image(x)
-        raise InvalidValueError(f"The layout {self} has no spatial axes.")
+        return self._plan(x).to_image(x)
 
     def from_image(self, image: Tensor, like: Tensor) -> Tensor:
         """Inverse of :meth:`to_image` for a tensor shaped ``like``; prefix tokens are zero."""
-        if self.kind == "nhwc":
-            return image.permute(0, 2, 3, 1)
-        if self.kind == "tokens":
-            tokens = image.flatten(2).transpose(1, 2)
-            return nn.functional.pad(tokens, (0, 0, self.prefix, 0))
-        if self.kind == "tokens_first":
-            return nn.functional.pad(image.flatten(2), (self.prefix, 0))
-        if self.kind == "heads":
-            heads = image.flatten(2).unflatten(1, (like.shape[1], -1)).transpose(2, 3)
-            return nn.functional.pad(heads, (0, 0, self.prefix, 0))
-        if self.regrouping is not None:
-            return self.regrouping.from_image(image, like)
-        return image
+        return self._plan(like).from_image(image)
+
+    def transform(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """A tensor with its image replaced by what a function makes of it, the rest as it was.
+
+        Args:
+            function: ``[N, C, h, w]`` to the same shape.
+
+        Raises:
+            ValueError: the layout is unknown, or the tensor does not fit it.
+
+        Example:
+            >>> x = torch.arange(5).view(1, 5, 1)
+            >>> Layout("tokens", prefix=1, grid=(2, 2)).transform(x, lambda y: y.flip(-1)).flatten()
+            tensor([0, 2, 1, 4, 3])
+        """
+        if self.kind == "trivial":
+            return x
+        plan = self._plan(x)
+        return plan.from_image(function(plan.to_image(x)), plan.prefix_of(x))
 
     def generator(self, group: OneParameterGroup, x: Tensor) -> Tensor:
         """The tangent ``ξ(x)`` of a group on a tensor of this layout, shaped like ``x``.
@@ -105,38 +137,74 @@ class Layout:
         """
         if self.kind == "trivial":
             return torch.zeros_like(x)
-        return self.from_image(group.generator(self.to_image(x)), x)
+        plan = self._plan(x)
+        return plan.from_image(group.generator(plan.to_image(x)))
 
     def fits(self, x: Tensor) -> bool:
         """Whether a tensor can have this layout."""
-        if self.kind in ("nchw", "nhwc"):
-            return x.ndim == 4
-        if self.kind in ("tokens", "tokens_first", "heads"):
-            height, width = self._grid()
-            dim = 1 if self.kind == "tokens" else 2
-            rank = 4 if self.kind == "heads" else 3
-            return x.ndim == rank and x.shape[dim] == self.prefix + height * width
-        if self.regrouping is not None:
-            return self.regrouping.fits(x)
-        return self.kind == "trivial"
+        if self.pattern is None:
+            return self.kind == "trivial"
+        return self.pattern.plan(x.shape) is not None
 
     def examples(self, x: Tensor) -> int:
         """How many images a tensor of this layout holds."""
-        return len(x) if self.regrouping is None else self.regrouping.examples(x)
+        return len(x) if self.pattern is None else self._plan(x).examples
 
     def extent(self, x: Tensor) -> tuple[int, int]:
-        """``(h, w)`` of the image or grid in a tensor of this layout."""
-        if self.kind in ("nchw", "nhwc"):
-            first = 2 if self.kind == "nchw" else 1
-            return x.shape[first], x.shape[first + 1]
-        return self._grid()
+        """``(h, w)`` of the image or grid in a tensor of this layout.
 
-    def _grid(self) -> tuple[int, int]:
-        if self.grid is None:
+        Raises:
+            ValueError: the layout has no spatial axes, or the tensor does not fit it.
+        """
+        return self._plan(x).extent
+
+    def to_dict(self) -> dict[str, Any]:
+        """The layout in plain JSON types; :meth:`from_dict` makes an equal one of it.
+
+        Example:
+            >>> Layout("tokens", prefix=1, grid=(2, 3)).to_dict()
+            {'kind': 'tokens', 'prefix': 1, 'grid': [2, 3]}
+        """
+        given: dict[str, Any] = {"prefix": self.prefix, "grid": self.grid}
+        if self.pattern is not None and self.kind == "regrouped":
+            given = asdict(self.pattern)
+        said = {name: value for name, value in given.items() if value not in (0, (), (0, 0), None)}
+        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in said.items()}
+        return {"kind": self.kind, **plain}
+
+    @staticmethod
+    def from_dict(fields: Mapping[str, Any]) -> Layout:
+        """The layout of which :meth:`to_dict` made these fields.
+
+        Raises:
+            TypeError, ValueError: they describe no layout.
+
+        Example:
+            >>> print(Layout.from_dict({"kind": "heads", "prefix": 1, "grid": [2, 3]}))
+            heads[1+2x3]
+        """
+        given = dict(fields)
+        kind = given.pop("kind", None)
+        try:
+            return Layout(Pattern(**given)) if kind == "regrouped" else Layout(kind, **given)
+        except InvalidTypeError:
+            raise
+        except TypeError as error:  # fields that are missing, or of another version
             raise InvalidValueError(
-                f"The layout {self.kind} needs a grid: Layout({self.kind!r}, grid=...)."
+                f"A layout cannot be read from {dict(fields)}: {error}. Was it written by another "
+                "version?"
+            ) from None
+
+    def _plan(self, x: Tensor) -> Plan:
+        if self.pattern is None:
+            raise InvalidValueError(f"The layout {self} has no spatial axes.")
+        plan = self.pattern.plan(x.shape)
+        if plan is None:
+            raise InvalidValueError(
+                f"A tensor of shape {tuple(x.shape)} does not have the layout {self}, which is "
+                f"{self.pattern.shape}."
             )
-        return self.grid
+        return plan
 
 
 def regrouped(
@@ -145,11 +213,12 @@ def regrouped(
     width: tuple[int, ...],
     *,
     channels: tuple[int, ...] = (),
+    prefix: int = 0,
     shift: tuple[int, int] = (0, 0),
 ) -> Layout:
     """The layout of a tensor that holds the factors of an image in another order.
 
-    Arguments and errors as for :class:`captum_lie.layouts.Regrouping`.
+    Arguments and errors as for :class:`captum_lie.layouts.Pattern`.
 
     Example:
         8 × 8 windows of 7 × 7 tokens, each in the place of an example:
@@ -158,12 +227,7 @@ def regrouped(
         >>> windows.to_image(torch.rand(2 * 64, 49, 96)).shape
         torch.Size([2, 96, 56, 56])
     """
-    regrouping = Regrouping(pattern, tuple(height), tuple(width), tuple(channels), shift)
-    return Layout("regrouped", grid=regrouping.grid, regrouping=regrouping)
-
-
-def _on_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    return tokens.reshape(*tokens.shape[:2], *grid)
+    return Layout(Pattern(pattern, height, width, channels, prefix, shift))
 
 
 NCHW = Layout("nchw")

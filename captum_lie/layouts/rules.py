@@ -19,7 +19,7 @@ def channels_last(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | 
         >>> print(channels_last(nn.LayerNorm(8), torch.rand(2, 16, 16, 8), evidence))
         nhwc
     """
-    if evidence.known is not None and evidence.known.regrouping is not None:
+    if evidence.known is not None and evidence.known.kind == "regrouped":
         return evidence.known
     if x.ndim == 4:
         return NHWC if evidence.known == NHWC or _looks_nhwc(x, evidence) else UNKNOWN
@@ -88,8 +88,8 @@ def after_linear(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | N
             return source if source.fits(x) else TRIVIAL
         if source.kind in ("tokens", "nhwc"):
             return source
-        if source.regrouping is not None:
-            return source if source.regrouping.on_last_axis == "c" else UNKNOWN
+        if source.pattern is not None and source.kind == "regrouped":
+            return source if source.pattern.on_axis(-1) == "c" else UNKNOWN
     unclear = x.ndim > 2 and UNKNOWN in evidence.sources and not is_known(x, evidence)
     return UNKNOWN if unclear else None  # the number of features says nothing of the rest
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import one_of
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.metrics.results import Array, MetricTable, summarise
-from captum_lie.metrics.shifts import SHIFT_BORDERS, ShiftBorder, integer_shift
-from captum_lie.metrics.streaming import (
-    Images,
-    Model,
-    blocks,
-    call,
-    check_samples,
-    generators,
-    respond,
-)
+from captum_lie.metrics.settings import SampledBatching, SampledBatchingOptions
+from captum_lie.metrics.shifts import SHIFT_BORDERS, ShiftBorder, in_pixels, integer_shift
+from captum_lie.metrics.streaming import Images, Model, blocks, call, respond
+from captum_lie.results.metrics import Array, MetricTable, summarise
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def consistency(
@@ -26,16 +24,14 @@ def consistency(
     images: Images,
     *,
     labels: Tensor | None = None,
-    max_shift: int = 10,
-    n_samples: int = 10,
+    max_shift_pixels: int = 10,
     border: ShiftBorder = "circular",
-    seed: int = 0,
-    batch_size: int = 32,
-    show_progress: bool = False,
+    max_shift: int | None = None,
+    **options: Unpack[SampledBatchingOptions],
 ) -> MetricTable:
     """Share of top-1 predictions that change under integer translations, 1 − consistency.
 
-    Each image is moved by ``n_samples`` shifts, uniform in the square of ``max_shift`` pixels (the
+    Each image is moved by ``n_samples`` shifts, uniform in the square of ``max_shift_pixels`` (the
     identity has its share). Border rules disagree, and the result names the one in force: compare
     like with like.
 
@@ -43,13 +39,13 @@ def consistency(
         model: images ``[N, C, H, W]`` to scores ``[N, K]``; any callable.
         images: a tensor, or a loader of tensors or ``(images, labels)``.
         labels: ``[N]``, for images given as one tensor.
-        max_shift: in pixels, along each axis.
-        n_samples: shifts per image, at least 2.
+        max_shift_pixels: along each axis.
         border: ``"circular"`` (the paper's, App. D.4), ``"reflect"``, ``"zero"``, or ``"crop"``,
-            where the model sees windows ``2 max_shift`` pixels smaller than the images.
-        seed: with an image's position in the data it determines its shifts.
-        batch_size: images per call of the model.
-        show_progress: show a progress bar.
+            where the model sees windows ``2 max_shift_pixels`` smaller than the images.
+        max_shift: the former name of ``max_shift_pixels``.
+        n_samples: shifts per image, at least 2; 10 by default.
+        seed: with an image's position in the data it determines its shifts; 0 by default.
+        batch_size, first_index, show_progress: as for :func:`eq_t`.
 
     Returns:
         Variants ``"unshifted"``: against the prediction on the unshifted image; ``"pairs"``:
@@ -70,40 +66,30 @@ def consistency(
         >>> table["unshifted"].value, table["pairs"].value
         (0.0, 0.0)
     """
-    check_samples(n_samples, least=2)
+    how = SampledBatching(**options)
+    sampling, n_samples = how.sampling, how.n_samples
+    sampling.require(2)
     one_of("border", border, SHIFT_BORDERS)
-    if max_shift < 0:
-        raise InvalidValueError(f"max_shift must not be negative; got {max_shift} pixels.")
+    reach = in_pixels(max_shift_pixels, max_shift)
+    if reach < 0:
+        raise InvalidValueError(f"max_shift_pixels must not be negative; got {reach}.")
     shifts: list[Array] = []
     index: list[Array] = []
     reference: list[Tensor] = []
     shifted: list[Tensor] = []
     correct: list[Tensor] = []
-    for block in blocks(
-        model,
-        images,
-        labels=labels,
-        read_labels=True,
-        batch_size=batch_size,
-        description="consistency",
-        show_progress=show_progress,
-    ):
-        drawn = np.stack(
-            [
-                rng.integers(-max_shift, max_shift, (n_samples, 2), endpoint=True)
-                for rng in generators("consistency", seed, block.index)
-            ]
-        )
+    for block in blocks(model, images, "consistency", how, labels=labels, read_labels=True):
+        drawn = sampling.whole("consistency", block.index, 2, reach)
 
         def move(x: Tensor, example: Array, sample: Array, drawn: Array = drawn) -> Tensor:
             dx, dy = drawn[example, sample].T
-            return integer_shift(x, dx, dy, border, max_shift)[0]
+            return integer_shift(x, dx, dy, border, reach)[0]
 
         still = np.zeros(len(block.images), dtype=np.int64)
-        unmoved, _ = integer_shift(block.images, still, still, border, max_shift)
+        unmoved, _ = integer_shift(block.images, still, still, border, reach)
         reference.append(_top1(call(model, unmoved)))
         shifted.append(
-            _top1(respond(model, block.images, n_samples, move, batch_size).flatten(0, 1))
+            _top1(respond(model, block.images, n_samples, move, how.batch_size).flatten(0, 1))
             .unflatten(0, (n_samples, -1))
             .T
         )
@@ -129,7 +115,11 @@ def consistency(
                 border=border,
                 rate=True,
                 index=position[chosen],
-                parameters={"max_shift": max_shift, "n_samples": n_samples, "seed": seed},
+                parameters={
+                    "max_shift_pixels": reach,
+                    "n_samples": n_samples,
+                    "seed": how.seed,
+                },
                 transformations={"dx_px": drawn[chosen, :, 0], "dy_px": drawn[chosen, :, 1]},
             )
             for suffix, chosen in subsets.items()
@@ -142,6 +132,6 @@ def _top1(scores: Tensor) -> Tensor:
     if scores.ndim != 2:
         raise InvalidValueError(
             f"Consistency needs class scores [N, K]; got shape {tuple(scores.shape)}. "
-            "Use eq_t(..., output_layout='image') for dense outputs."
+            "Use eq_t(..., output_layout=captum_lie.layouts.NCHW) for dense outputs."
         )
     return scores.argmax(1)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.attribution.local_equivariance_error import softmax
-from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.metrics.results import Array, MetricTable, summarise
-from captum_lie.metrics.streaming import (
-    Images,
-    Model,
-    apply_output_fn,
-    blocks,
-    call,
-    squared_change,
-)
+from captum_lie.metrics.settings import Evaluation, EvaluationOptions
+from captum_lie.metrics.streaming import Images, Model, evaluated, squared_change
+from captum_lie.results.metrics import Array, MetricTable, summarise
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _Action = Callable[[Tensor], Tensor]
 
@@ -39,11 +35,7 @@ def discrete_group_error(
     model: Model,
     images: Images,
     elements: Sequence[str] = ELEMENTS,
-    *,
-    output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[EvaluationOptions],
 ) -> MetricTable:
     """Mean square of ``f(x) − g⁻¹ f(g x)`` for reflections and quarter turns g.
 
@@ -57,9 +49,9 @@ def discrete_group_error(
         elements: any of ``"flip_x"`` (left to right), ``"flip_y"``, ``"rot90"``, ``"rot180"``,
             ``"rot270"``.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` for outputs that should move with the input.
-        batch_size: images per call of the model.
-        show_progress: show a progress bar.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input; ``TRIVIAL`` by default.
+        batch_size, first_index, show_progress: as for :func:`eq_t`.
 
     Returns:
         One result per element, in mean square per output value.
@@ -75,21 +67,19 @@ def discrete_group_error(
         >>> error["flip_x"].value < 1e-12
         True
     """
-    one_of("output_layout", output_layout, ("trivial", "image"))
+    how = Evaluation(**options)
     if not elements:
         raise InvalidValueError(f"No element given. Name at least one of {', '.join(ELEMENTS)}.")
     for element in elements:
         one_of("element", element, ELEMENTS)
+        if how.layout.grid and len(set(how.layout.grid)) > 1 and element in ("rot90", "rot270"):
+            raise InvalidValueError(
+                f"{element} exchanges the sides of the output's grid, of which {how.layout} has "
+                "only one way round. Leave quarter turns out, or pass square images."
+            )
     errors: dict[str, list[Tensor]] = {element: [] for element in elements}
     index: list[Array] = []
-    for block in blocks(
-        model,
-        images,
-        batch_size=batch_size,
-        description="reflections and quarter turns",
-        show_progress=show_progress,
-    ):
-        reference = apply_output_fn(output_fn, call(model, block.images))
+    for block, reference in evaluated(model, images, "reflections and quarter turns", how):
         index.append(block.index)
         for element in elements:
             forth, back = _ELEMENTS[element]
@@ -98,17 +88,10 @@ def discrete_group_error(
                 return forth(x)
 
             def undo(output: Tensor, _sample: int, back: _Action = back) -> Tensor:
-                return back(output)
+                return how.layout.transform(output, back)
 
             change = squared_change(
-                model,
-                block,
-                1,
-                act,
-                undo=undo if output_layout == "image" else None,
-                output_fn=output_fn,
-                reference=reference,
-                batch_size=batch_size,
+                model, block, act, 1, evaluation=how, reference=reference, undo=undo
             )
             errors[element].append(change[:, 0])
     return MetricTable(
@@ -120,7 +103,7 @@ def discrete_group_error(
                 unit="mean square of the output",
                 border="none",
                 index=np.concatenate(index),
-                parameters={"output_layout": output_layout},
+                parameters={"output_layout": str(how.layout)},
             )
             for element in elements
         ]

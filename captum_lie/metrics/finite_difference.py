@@ -11,18 +11,18 @@ curvature cancels under extrapolation.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.attribution.local_equivariance_error import Groups, softmax
-from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.core.groups import Groups, OneParameterGroup, SpatialGroup, get_groups
+from captum_lie.core.resampling import Border, Interpolation
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import OneParameterGroup, SpatialGroup, get_groups
-from captum_lie.metrics.results import Array, MetricTable, summarise
+from captum_lie.metrics.settings import Evaluation, EvaluationOptions
 from captum_lie.metrics.streaming import (
     Block,
     Images,
@@ -32,12 +32,41 @@ from captum_lie.metrics.streaming import (
     call,
     respond,
 )
-from captum_lie.resampling import Border, Interpolation
+from captum_lie.results.metrics import Array, MetricTable, summarise
 
-Path = Literal["generator", "act"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Curve = Literal["generator", "act"]
 
 _STEPS = 6
 _SAFETY = 2.0
+
+
+class DifferencesOptions(EvaluationOptions, total=False):
+    """Keywords of :class:`Differences`."""
+
+    path: Curve
+    precision: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differences(Evaluation):
+    """Which differences are taken.
+
+    Attributes:
+        path: along which curve through the image.
+        precision: relative rounding error of the model's output; None for its data type's.
+    """
+
+    path: Curve = "generator"
+    precision: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("path", self.path, ("generator", "act"))
+        if self.precision is not None and not 0 < self.precision < 1:
+            raise InvalidValueError(f"precision must lie between 0 and 1; got {self.precision}.")
 
 
 def finite_difference_lee(
@@ -45,14 +74,9 @@ def finite_difference_lee(
     images: Images,
     groups: Groups = "all",
     *,
-    path: Path = "generator",
     interpolation: Interpolation = "bilinear",
     border: Border | None = None,
-    output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
-    precision: float | None = None,
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[DifferencesOptions],
 ) -> MetricTable:
     """LEE of a model that offers no derivatives, with a bound on the error of the differences.
 
@@ -63,16 +87,16 @@ def finite_difference_lee(
             callable.
         images: a tensor, or a loader of tensors or tuples whose first member they are.
         groups: groups or their names.
-        path: ``"generator"`` differentiates ``f(x + t ξ(x))``, which is the LEE of any rule;
-            ``"act"`` differentiates ``f(T_t x)`` through the group's own finite action, which must
-            be smooth: ``"central"`` or ``"fourier"``.
         interpolation, border: for groups given by name, as in :func:`captum_lie.get_groups`.
+        path: ``"generator"`` (the default) differentiates ``f(x + t ξ(x))``, which is the LEE of
+            any rule; ``"act"`` differentiates ``f(T_t x)`` through the group's own finite action,
+            which must be smooth: ``"central"`` or ``"fourier"``.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` for outputs that should move with the input.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input; ``TRIVIAL`` by default.
         precision: relative rounding error of the model's output, from which the steps follow; by
             default that of its data type. Pass a larger one for a quantised model.
-        batch_size: images per call of the model.
-        show_progress: show a progress bar.
+        batch_size, first_index, show_progress: as for :func:`eq_t`.
 
     Returns:
         One result per group, in the units of :class:`captum_lie.LocalEquivarianceError`.
@@ -97,30 +121,21 @@ def finite_difference_lee(
         >>> abs(result.value - exact) <= result.error_bar
         True
     """
-    one_of("path", path, ("generator", "act"))
-    one_of("output_layout", output_layout, ("trivial", "image"))
-    if precision is not None and not 0 < precision < 1:
-        raise InvalidValueError(f"precision must lie between 0 and 1; got {precision}.")
+    how = Differences(**options)
     resolved = get_groups(groups, interpolation=interpolation, border=border)
-    if path == "act":
+    if how.path == "act":
         _check_smooth(resolved)
     values: list[list[Array]] = [[] for _ in resolved]
     bars: list[list[Array]] = [[] for _ in resolved]
     index: list[Array] = []
-    for block in blocks(
-        model,
-        images,
-        batch_size=batch_size,
-        description="finite-difference LEE",
-        show_progress=show_progress,
-    ):
+    for block in blocks(model, images, "finite-difference LEE", how):
         raw = call(model, block.images)
-        eps = precision or max(_eps(raw), _eps(block.images))
-        reference = apply_output_fn(output_fn, raw)
+        eps = how.precision or max(_eps(raw), _eps(block.images))
+        reference = apply_output_fn(how.output_fn, raw)
         index.append(block.index)
         for i, group in enumerate(resolved):
-            steps, responses = _responses(model, block, group, path, eps, output_fn, batch_size)
-            still = group.generator(reference) if output_layout == "image" else None
+            steps, responses = _responses(model, block, group, eps, how)
+            still = how.layout.generator(group, reference) if how.layout.moves else None
             lee, bar = _estimate(steps, responses, reference, eps, still)
             values[i].append(lee.numpy())
             bars[i].append(bar.numpy())
@@ -136,8 +151,8 @@ def finite_difference_lee(
                 parameters={
                     "group": group.name,
                     "interpolation": group.rule[0] if isinstance(group, SpatialGroup) else "none",
-                    "path": path,
-                    "output_layout": output_layout,
+                    "path": how.path,
+                    "output_layout": str(how.layout),
                 },
                 numerical_error=np.concatenate(bars[i]),
             )
@@ -147,13 +162,7 @@ def finite_difference_lee(
 
 
 def _responses(
-    model: Model,
-    block: Block,
-    group: OneParameterGroup,
-    path: Path,
-    eps: float,
-    output_fn: OutputFn | None,
-    batch_size: int,
+    model: Model, block: Block, group: OneParameterGroup, eps: float, how: Differences
 ) -> tuple[Tensor, Tensor]:
     """Steps h ``[S, n]``, coarse to fine, and outputs at ±h: ``[S, 2, n, ...]``."""
     tangent = group.generator(block.images)
@@ -167,10 +176,10 @@ def _responses(
     def move(x: Tensor, example: Array, sample: Array) -> Tensor:
         row = torch.from_numpy(example).to(x.device)
         t = signed[torch.from_numpy(sample).to(x.device), row]
-        return group.act(x, t) if path == "act" else x + t[:, None, None, None] * tangent[row]
+        return group.act(x, t) if how.path == "act" else x + t[:, None, None, None] * tangent[row]
 
-    outputs = respond(model, block.images, 2 * _STEPS, move, batch_size)
-    responses = apply_output_fn(output_fn, outputs.flatten(0, 1))
+    outputs = respond(model, block.images, 2 * _STEPS, move, how.batch_size)
+    responses = apply_output_fn(how.output_fn, outputs.flatten(0, 1))
     return steps.double(), responses.unflatten(0, (_STEPS, 2, len(block.images)))
 
 

@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.derivative import OutputFn, OutputLayout
-from captum_lie.errors import InvalidValueError
-from captum_lie.groups import (
+from captum_lie.core.groups import (
     Brightness,
     OneParameterGroup,
     Rotation,
@@ -22,15 +19,10 @@ from captum_lie.groups import (
     Stretch,
     Translation,
 )
-from captum_lie.metrics.results import Array
-from captum_lie.metrics.streaming import (
-    Images,
-    Model,
-    apply_output_fn,
-    blocks,
-    call,
-    squared_change,
-)
+from captum_lie.errors import InvalidValueError
+from captum_lie.metrics.settings import Evaluation
+from captum_lie.metrics.streaming import Images, Model, evaluated, squared_change
+from captum_lie.results.metrics import Array
 
 
 def parameter_unit(group: OneParameterGroup, height: int, width: int) -> tuple[float, str]:
@@ -65,25 +57,18 @@ def group_errors(
     images: Images,
     groups: Sequence[OneParameterGroup],
     draw: Callable[[OneParameterGroup, Array], Array],
-    *,
-    output_fn: OutputFn | None,
-    output_layout: OutputLayout,
-    batch_size: int,
-    show_progress: bool,
+    how: Evaluation,
 ) -> list[GroupErrors]:
-    one_of("output_layout", output_layout, ("trivial", "image"))
+    """Squared change of the output under each group.
+
+    Args:
+        draw: ``(group, index [n]) -> t [n, K]`` in the group's natural unit.
+    """
     errors: list[list[Array]] = [[] for _ in groups]
     drawn: list[list[Array]] = [[] for _ in groups]
     index: list[Array] = []
     units: list[tuple[float, str]] = []
-    for block in blocks(
-        model,
-        images,
-        batch_size=batch_size,
-        description="group-sample error",
-        show_progress=show_progress,
-    ):
-        reference = apply_output_fn(output_fn, call(model, block.images))
+    for block, reference in evaluated(model, images, "group-sample error", how):
         index.append(block.index)
         units = [parameter_unit(g, *block.images.shape[-2:]) for g in groups]
         for i, group in enumerate(groups):
@@ -102,17 +87,11 @@ def group_errors(
             def undo(
                 output: Tensor, sample: int, group: OneParameterGroup = group, t: Array = t
             ) -> Tensor:
-                return group.act(output, torch.from_numpy(_inverse(group, t[:, sample])))
+                inverse = torch.from_numpy(_inverse(group, t[:, sample]))
+                return how.layout.transform(output, lambda image: group.act(image, inverse))
 
             change = squared_change(
-                model,
-                block,
-                natural.shape[1],
-                act,
-                undo=undo if output_layout == "image" else None,
-                output_fn=output_fn,
-                reference=reference,
-                batch_size=batch_size,
+                model, block, act, t.shape[1], evaluation=how, reference=reference, undo=undo
             )
             errors[i].append(change.numpy())
             drawn[i].append(natural)

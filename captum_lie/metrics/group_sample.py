@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from captum_lie.attribution.local_equivariance_error import Groups, softmax
-from captum_lie.derivative import OutputFn, OutputLayout
+from captum_lie.core.groups import GroupLike, Groups, OneParameterGroup, get_groups
+from captum_lie.core.resampling import Border, Interpolation
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import GroupLike, OneParameterGroup, get_groups
 from captum_lie.metrics.finite_groups import (
     border_of,
     group_errors,
     interpolation_of,
     radius_of,
 )
-from captum_lie.metrics.results import Array, MetricTable, summarise
-from captum_lie.metrics.streaming import Images, Model, check_samples, uniform
-from captum_lie.resampling import Border, Interpolation
+from captum_lie.metrics.settings import (
+    Evaluation,
+    EvaluationOptions,
+    SampledEvaluation,
+    SampledEvaluationOptions,
+)
+from captum_lie.metrics.streaming import Images, Model
+from captum_lie.results.metrics import Array, MetricTable, summarise
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _UNIT = "mean square of the output"
 
@@ -31,12 +39,7 @@ def group_sample_error(
     radius: float | Mapping[str, float] | None = None,
     interpolation: Interpolation = "central",
     border: Border | None = None,
-    output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
-    n_samples: int = 10,
-    seed: int = 0,
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[SampledEvaluationOptions],
 ) -> MetricTable:
     """Mean square of ``f(x) − T_t⁻¹ f(T_t x)`` over t uniform in a neighbourhood of the identity.
 
@@ -53,12 +56,11 @@ def group_sample_error(
             or by name. By default 2 px for translations, π/16 rad for rotation, 1/16 for the rest.
         interpolation, border: for groups given by name, as in :func:`captum_lie.get_groups`.
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
-        output_layout: ``"image"`` for outputs that should move with the input; otherwise they
-            should stay as they are.
-        n_samples: transformations per image and group.
-        seed: with an image's position in the data it determines its transformations.
-        batch_size: images per call of the model.
-        show_progress: show a progress bar.
+        output_layout: :data:`captum_lie.layouts.NCHW` or another layout with spatial axes for
+            outputs that should move with the input; by default they should stay (``TRIVIAL``).
+        n_samples: transformations per image and group; 10 by default.
+        seed: with an image's position in the data it determines its transformations; 0 by default.
+        batch_size, first_index, show_progress: as for :func:`eq_t`.
 
     Returns:
         One result per group, in mean square per output value.
@@ -76,24 +78,16 @@ def group_sample_error(
         >>> table["brightness"].value > 0
         True
     """
-    check_samples(n_samples)
+    how = SampledEvaluation(**options)
+    sampling = how.sampling
     resolved = get_groups(groups, interpolation=interpolation, border=border)
     radii = {g.name: radius_of(radius, g) for g in resolved}
 
     def draw(group: OneParameterGroup, index: Array) -> Array:
-        tag = f"group_sample:{group.name}"
-        return uniform(tag, seed, index, (n_samples,)) * radii[group.name]
+        draws = sampling.uniform(f"group_sample:{group.name}", index, 1)
+        return draws[..., 0] * radii[group.name]
 
-    measured = group_errors(
-        model,
-        images,
-        resolved,
-        draw,
-        output_fn=output_fn,
-        output_layout=output_layout,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
+    measured = group_errors(model, images, resolved, draw, how)
     return MetricTable(
         [
             summarise(
@@ -108,9 +102,9 @@ def group_sample_error(
                     "interpolation": interpolation_of(m.group),
                     "radius": radii[m.group.name],
                     "radius_unit": m.unit,
-                    "output_layout": output_layout,
-                    "n_samples": n_samples,
-                    "seed": seed,
+                    "output_layout": str(how.layout),
+                    "n_samples": how.n_samples,
+                    "seed": how.seed,
                 },
                 transformations={"t": m.t},
             )
@@ -127,10 +121,7 @@ def group_error_curve(
     t: Sequence[float] | None = None,
     interpolation: Interpolation = "central",
     border: Border | None = None,
-    output_fn: OutputFn | None = softmax,
-    output_layout: OutputLayout = "trivial",
-    batch_size: int = 32,
-    show_progress: bool = False,
+    **options: Unpack[EvaluationOptions],
 ) -> MetricTable:
     """Group-sample error as a function of the size of the transformation.
 
@@ -160,6 +151,7 @@ def group_error_curve(
         >>> bool(curve.to_dataframe()["error_over_t2"].round(6).nunique() == 1)
         True
     """
+    how = Evaluation(**options)
     (resolved,) = get_groups([group], interpolation=interpolation, border=border)
     default = np.geomspace(0.01, 4, 10) * radius_of(None, resolved)
     sizes = default if t is None else np.array([float(value) for value in t])
@@ -172,16 +164,7 @@ def group_error_curve(
     def both_signs(_group: OneParameterGroup, index: Array) -> Array:
         return np.tile(signed, (len(index), 1))
 
-    (m,) = group_errors(
-        model,
-        images,
-        [resolved],
-        both_signs,
-        output_fn=output_fn,
-        output_layout=output_layout,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
+    (m,) = group_errors(model, images, [resolved], both_signs, how)
     errors = m.errors.reshape(len(m.errors), -1, 2).mean(2)
     return MetricTable(
         [
@@ -198,7 +181,7 @@ def group_error_curve(
                     "t": float(size),
                     "t_unit": m.unit,
                     "error_over_t2": float(errors[:, i].mean() / (size * m.scale) ** 2),
-                    "output_layout": output_layout,
+                    "output_layout": str(how.layout),
                 },
             )
             for i, size in enumerate(sizes)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._validation import check_images, one_of
+from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.metrics.results import Array
+from captum_lie.results.metrics import Array
 
 ShiftBorder = Literal["circular", "reflect", "zero", "crop"]
 SHIFT_BORDERS: tuple[ShiftBorder, ...] = get_args(ShiftBorder)
 
 
 def integer_shift(
-    x: Tensor, dx: Array, dy: Array, border: ShiftBorder, max_shift: int = 0
+    x: Tensor,
+    dx: Array,
+    dy: Array,
+    border: ShiftBorder,
+    max_shift_pixels: int = 0,
+    *,
+    max_shift: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Move each image by whole pixels, ``out(p) = x(p + d)``; no value is interpolated.
 
@@ -25,9 +32,10 @@ def integer_shift(
         x: images ``[N, C, H, W]``.
         dx, dy: integers ``[N]``, displacement along columns and rows in pixels.
         border: ``"circular"`` wraps; ``"reflect"`` mirrors about the edge pixel; ``"zero"`` fills
-            with zeros; ``"crop"`` cuts a window ``[H - 2 max_shift, W - 2 max_shift]`` out of the
-            image, so that only real pixels are seen (Zhang 2019).
-        max_shift: margin of ``"crop"``, at least every displacement.
+            with zeros; ``"crop"`` cuts a window of ``H - 2 m`` by ``W - 2 m`` pixels out of the
+            image, with ``m = max_shift_pixels``, so that only real pixels are seen (Zhang 2019).
+        max_shift_pixels: margin of ``"crop"``, at least every displacement.
+        max_shift: its former name.
 
     Returns:
         The shifted images, and the mask ``[N, 1, H', W']`` of pixels that come from inside ``x``.
@@ -43,8 +51,9 @@ def integer_shift(
     """
     check_images(x)
     one_of("border", border, SHIFT_BORDERS)
-    rows, inside_rows = _indices(dy, x.shape[-2], border, max_shift)
-    columns, inside_columns = _indices(dx, x.shape[-1], border, max_shift)
+    reach = in_pixels(max_shift_pixels, max_shift)
+    rows, inside_rows = _indices(dy, x.shape[-2], border, reach)
+    columns, inside_columns = _indices(dx, x.shape[-1], border, reach)
     shifted = torch.stack(
         [
             _read(_read(image, row, -2), column, -1)
@@ -55,6 +64,19 @@ def integer_shift(
     if border == "zero":
         shifted = shifted * inside
     return shifted, inside
+
+
+def in_pixels(max_shift_pixels: int, max_shift: int | None) -> int:
+    """The largest shift in pixels, by its name or by its former one."""
+    if max_shift is None:
+        return max_shift_pixels
+    warnings.warn(
+        "max_shift= in pixels is max_shift_pixels= now (max_shift= of eq_t and its like is a share "
+        "of the image); the former name goes with the next release.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return max_shift
 
 
 def _read(x: Tensor, index: list[int], dim: int) -> Tensor:
@@ -85,14 +107,14 @@ def fold(index: Tensor, size: int, border: str) -> Tensor:
     return index.clamp(0, size - 1)
 
 
-def _indices(shift: Array, size: int, border: ShiftBorder, max_shift: int) -> tuple[Tensor, Tensor]:
+def _indices(shift: Array, size: int, border: ShiftBorder, reach: int) -> tuple[Tensor, Tensor]:
     """Which pixel is read at each place along one axis, and whether it lies inside."""
-    margin = max_shift if border == "crop" else 0
+    margin = reach if border == "crop" else 0
     if border == "crop" and (size <= 2 * margin or np.abs(shift).max(initial=0) > margin):
         raise InvalidValueError(
             f"Cropping with shifts up to {max(margin, int(np.abs(shift).max(initial=0)))} px needs "
-            f"images larger than twice that and max_shift={margin} px; this side has {size} px. "
-            "Pass larger images, or a smaller max_shift."
+            f"images larger than twice that and max_shift_pixels={margin}; this side has {size} "
+            "px. Pass larger images, or a smaller max_shift_pixels."
         )
     place = torch.arange(margin, size - margin)
     index = place + torch.from_numpy(shift.astype(np.int64))[:, None]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie._captum import progress
-from captum_lie._data import device_of, images_of
-from captum_lie._validation import check_eval_mode, check_inputs, check_output
+from captum_lie.core.captum_compat import progress
+from captum_lie.core.loaders import device_of, images_of
+from captum_lie.core.validation import check_eval_mode, check_inputs, check_output
 from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.metrics.results import Array
+from captum_lie.metrics.settings import Batching, Evaluation
+from captum_lie.results.metrics import Array
 
 Model = Callable[[Tensor], Tensor]
 Images = Tensor | Iterable[Any]
@@ -37,16 +37,16 @@ class Block:
 def blocks(
     model: Model,
     images: Images,
-    *,
-    batch_size: int,
     description: str,
-    show_progress: bool,
+    how: Batching,
+    *,
     labels: Tensor | None = None,
     read_labels: bool = False,
 ) -> Iterator[Block]:
     """Regroup the images into blocks of ``batch_size``, on the model's device.
 
     Args:
+        description: of the progress bar.
         images: a tensor ``[N, C, H, W]``, or anything that yields such tensors, or tuples
             ``(images, labels, ...)`` of them, such as a DataLoader.
         labels: ``[N]``, for images given as one tensor.
@@ -55,14 +55,11 @@ def blocks(
     Raises:
         TypeError, ValueError: not images, no images, or sizes that do not fit.
     """
-    if batch_size < 1:
-        raise InvalidValueError(f"batch_size must be at least 1; got {batch_size}.")
     check_eval_mode(model)
-    device = device_of(model)
-    first = 0
+    device, batch_size, first = device_of(model), how.batch_size, how.first_index
     held: list[tuple[Tensor, Tensor | None]] = []
     source, total = _source(images, labels)
-    for batch in progress(source, description, total, show_progress):
+    for batch in progress(source, description, total, how.show_progress):
         held.append(_split(batch, read_labels))
         while sum(len(x) for x, _ in held) >= batch_size:
             block, rest = _take(held, batch_size)
@@ -72,8 +69,16 @@ def blocks(
     if held:
         block, _ = _take(held, batch_size)
         yield Block(first, block[0].to(device), block[1])
-    elif not first:
+    elif first == how.first_index:
         raise InvalidValueError("There are no images: nothing to measure.")
+
+
+def evaluated(
+    model: Model, images: Images, description: str, how: Evaluation
+) -> Iterator[tuple[Block, Tensor]]:
+    """Blocks of images, each with what is compared of it, ``output_fn(f(x))``."""
+    for block in blocks(model, images, description, how):
+        yield block, apply_output_fn(how.output_fn, call(model, block.images))
 
 
 def respond(
@@ -106,7 +111,15 @@ def respond(
 
 
 def call(model: Model, inputs: Tensor) -> Tensor:
-    """Evaluate the model without gradients and check what it returns; the output on the CPU."""
+    """Evaluate the model without gradients and check what it returns; the output on the CPU.
+
+    Raises:
+        TypeError, ValueError: not one row of finite scores for each image.
+
+    Example:
+        >>> call(torch.nn.Flatten(), torch.zeros(2, 3, 4, 4)).shape
+        torch.Size([2, 48])
+    """
     with torch.no_grad():
         output = check_output(model(inputs)).detach().cpu()
     if output.ndim < 2 or len(output) != len(inputs):
@@ -125,24 +138,6 @@ def call(model: Model, inputs: Tensor) -> Tensor:
             "Check its weights, and that images are normalised as it expects."
         )
     return output
-
-
-def generators(metric: str, seed: int, index: Array) -> list[np.random.Generator]:
-    """A random generator for each example: its draws depend on metric, seed and index alone."""
-    if seed < 0:
-        raise InvalidValueError(f"seed must not be negative; got {seed}.")
-    tag = crc32(metric.encode())
-    return [np.random.default_rng([seed, tag, int(i)]) for i in index]
-
-
-def uniform(metric: str, seed: int, index: Array, shape: tuple[int, ...]) -> Array:
-    """Uniform draws from [-1, 1) for each example, ``[n, *shape]``."""
-    return np.stack([rng.uniform(-1, 1, shape) for rng in generators(metric, seed, index)])
-
-
-def check_samples(n_samples: int, least: int = 1) -> None:
-    if n_samples < least:
-        raise InvalidValueError(f"n_samples must be at least {least}; got {n_samples}.")
 
 
 def _source(images: Images, labels: Tensor | None) -> tuple[Iterable[Any], int | None]:
@@ -203,25 +198,31 @@ def apply_output_fn(output_fn: Callable[[Tensor], Tensor] | None, output: Tensor
 def squared_change(
     model: Model,
     block: Block,
-    n_samples: int,
     act: Callable[[Tensor, Array, Array], Tensor],
+    n_samples: int,
     *,
-    undo: Callable[[Tensor, int], Tensor] | None = None,
-    output_fn: Callable[[Tensor], Tensor] | None,
+    evaluation: Evaluation,
     reference: Tensor,
-    batch_size: int,
+    undo: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Tensor:
     """Mean square of ``undo(f(act(x))) − f(x)`` over output values, ``[n, n_samples]``.
 
     Args:
         act: as ``transform`` in :func:`respond`.
-        undo: ``(outputs [n, ...] of one sample, sample) -> outputs``; nothing for None.
-        reference: ``f(x)``, after ``output_fn``.
+        reference: ``output_fn(f(x))``.
+        undo: ``(outputs [n, ...] of one sample, sample) -> outputs``, for outputs that move; those
+            that stay are compared as they are.
     """
-    moved = respond(model, block.images, n_samples, act, batch_size)
-    outputs = apply_output_fn(output_fn, moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
+    moved = respond(model, block.images, n_samples, act, evaluation.batch_size)
+    outputs = apply_output_fn(evaluation.output_fn, moved.flatten(0, 1))
+    if undo is None or not evaluation.layout.moves:
+        undo = _left
     errors = [
-        (output if undo is None else undo(output, sample)) - reference
-        for sample, output in enumerate(outputs)
+        undo(output, sample) - reference
+        for sample, output in enumerate(outputs.unflatten(0, moved.shape[:2]))
     ]
     return torch.stack([error.square().flatten(1).mean(1) for error in errors], dim=1)
+
+
+def _left(output: Tensor, _sample: int) -> Tensor:
+    return output

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from captum_lie._validation import one_of
-from captum_lie.attribution.local_equivariance_error import Groups, softmax
-from captum_lie.derivative import OutputFn
+from captum_lie.core.groups import Groups
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie.metrics.agreement import consistency
 from captum_lie.metrics.alias_free import eq_r, eq_t, eq_t_frac
 from captum_lie.metrics.discrete import discrete_group_error
 from captum_lie.metrics.finite_difference import finite_difference_lee
 from captum_lie.metrics.group_sample import group_sample_error
-from captum_lie.metrics.results import MetricResult, MetricTable
+from captum_lie.metrics.settings import BatchingOptions, SampledEvaluationOptions
 from captum_lie.metrics.streaming import Images, Model
+from captum_lie.results.metrics import MetricResult, MetricTable
 
-#: Each metric and which of the common options it takes.
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_OUTPUT = ("output_fn", "output_layout")
+_DRAWS = ("n_samples", "seed")
+#: Each metric and which of the common options it takes, beside those of :class:`Batching`.
 _METRICS: dict[str, tuple[Callable[..., MetricTable | MetricResult], tuple[str, ...]]] = {
-    "consistency": (consistency, ("labels", "n_samples", "seed")),
-    "eq_t": (eq_t, ("output_fn", "n_samples", "seed")),
-    "eq_t_frac": (eq_t_frac, ("output_fn", "n_samples", "seed")),
-    "eq_r": (eq_r, ("output_fn", "n_samples", "seed")),
-    "group_sample": (group_sample_error, ("groups", "output_fn", "n_samples", "seed")),
-    "discrete_group": (discrete_group_error, ("output_fn",)),
-    "lee_fd": (finite_difference_lee, ("groups", "output_fn")),
+    "consistency": (consistency, ("labels", *_DRAWS)),
+    "eq_t": (eq_t, (*_OUTPUT, *_DRAWS)),
+    "eq_t_frac": (eq_t_frac, (*_OUTPUT, *_DRAWS)),
+    "eq_r": (eq_r, (*_OUTPUT, *_DRAWS)),
+    "group_sample": (group_sample_error, ("groups", *_OUTPUT, *_DRAWS)),
+    "discrete_group": (discrete_group_error, _OUTPUT),
+    "lee_fd": (finite_difference_lee, ("groups", *_OUTPUT)),
 }
 METRIC_NAMES: tuple[str, ...] = tuple(_METRICS)
 
@@ -39,12 +44,8 @@ def measure(
     *,
     labels: Tensor | None = None,
     groups: Groups = "all",
-    output_fn: OutputFn | None = softmax,
-    n_samples: int = 10,
-    seed: int = 0,
-    batch_size: int = 32,
-    show_progress: bool = False,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    **common: Unpack[SampledEvaluationOptions],
 ) -> MetricTable:
     """Several metrics of one model.
 
@@ -52,10 +53,11 @@ def measure(
         model: images ``[N, C, H, W]`` to scores ``[N, K]``; any callable.
         images: a tensor, or a loader that can be iterated once per metric.
         metrics: names from :data:`METRIC_NAMES`, in a sequence or separated by commas.
-        labels, groups, output_fn, n_samples, seed, batch_size, show_progress: passed to every
-            metric that takes them.
+        labels, groups: passed to every metric that takes them.
         options: further options by metric, such as ``{"eq_t": {"border": "circular"}}``; they win
             over the common ones.
+        output_fn, output_layout, n_samples, seed, batch_size, first_index, show_progress: common to
+            all metrics that take them, see :func:`eq_t`.
 
     Returns:
         All results, in the order of the names.
@@ -79,21 +81,11 @@ def measure(
             f"{len(names)} metrics need the images as often, but a one-shot iterator "
             f"({type(images).__name__}) yields them once. Pass a tensor, a list or a DataLoader."
         )
-    common = {
-        "labels": labels,
-        "groups": groups,
-        "output_fn": output_fn,
-        "n_samples": n_samples,
-        "seed": seed,
-    }
+    given = {"labels": labels, "groups": groups, **common}
     results: list[MetricResult] = []
     for name in names:
-        function, takes = _METRICS[name]
-        arguments = {key: common[key] for key in takes} | dict((options or {}).get(name, {}))
-        found = function(
-            model,
-            images,
-            **{"batch_size": batch_size, "show_progress": show_progress} | arguments,
-        )
-        results.extend([found] if isinstance(found, MetricResult) else found)
+        metric, takes = _METRICS[name]
+        taken = {k: given[k] for k in (*takes, *BatchingOptions.__annotations__) if k in given}
+        measured = metric(model, images, **taken | dict((options or {}).get(name, {})))
+        results.extend([measured] if isinstance(measured, MetricResult) else measured)
     return MetricTable(results)

@@ -9,6 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from captum_lie.errors import InvalidValueError
+
 
 @dataclass(frozen=True, eq=False)
 class LeeResult:
@@ -20,7 +22,7 @@ class LeeResult:
         control: the same along tangents of scrambled phase, ``[N, G]``, if it was measured.
         control_stderr: standard error of each control value by its own probes, ``[N, G]``; zero
             where it is exact.
-        gram: Gram matrix over aff(2), mean over the images, ``[6, 6]``, if it was asked for.
+        grams: Gram matrix over aff(2) of each image, ``[N, 6, 6]``, if it was asked for.
 
     Example:
         >>> found = LeeResult(("rotation",), torch.tensor([[1.0], [3.0]]).double(),
@@ -34,11 +36,16 @@ class LeeResult:
     lee: Tensor
     control: Tensor | None = None
     control_stderr: Tensor | None = None
-    gram: Tensor | None = None
+    grams: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.lee)
+
+    @property
+    def gram(self) -> Tensor | None:
+        """Gram matrix over aff(2), mean over the images, ``[6, 6]``, if it was asked for."""
+        return None if self.grams is None else self.grams.mean(0)
 
     @property
     def mean(self) -> Tensor:
@@ -95,18 +102,18 @@ class LeeResult:
         """The images of several results, in order, as one.
 
         Raises:
-            ValueError: nothing to concatenate.
+            ValueError: nothing to concatenate, or results of different groups.
         """
         if not parts:
-            raise ValueError("No result to concatenate.")
-        n = sum(map(len, parts))
-        grams = [p.gram * len(p) for p in parts if p.gram is not None]
+            raise InvalidValueError("No result to concatenate.")
+        if any(p.groups != parts[0].groups for p in parts):
+            raise InvalidValueError("Results of different groups cannot be put together.")
         return LeeResult(
             parts[0].groups,
             torch.cat([p.lee for p in parts]),
             _joined([p.control for p in parts]),
             _joined([p.control_stderr for p in parts]),
-            torch.stack(grams).sum(0) / n if grams else None,
+            _joined([p.grams for p in parts]),
         )
 
 

@@ -25,11 +25,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import captum_lie_timm  # noqa: F401 (registers the layouts of timm's modules)
 from captum_lie import get_groups
-from captum_lie._autodiff import differentiable
-from captum_lie.derivative import OutputFn
+from captum_lie.core.derivative import OutputFn
 from captum_lie.groups import OneParameterGroup
 from captum_lie.layerwise import LayerwiseEquivarianceError
-from captum_lie.layerwise.tracing import Call, Trace, frozen, traced
+from captum_lie.layerwise.evaluation import evaluated, leaves_of
+from captum_lie.layerwise.hooks import frozen
+from captum_lie.layerwise.tracing import Call
 from captum_lie.layouts import Layout
 from tests.benchmarks.measuring import compare
 
@@ -38,15 +39,14 @@ Layouts = dict[str, tuple[Layout, Layout]]
 
 def leaf_layouts(model: nn.Module, x: Tensor) -> Layouts:
     """Layouts of all leaf modules with one input, one output and known boundaries."""
-    trace = Trace(model, len(x), (x.shape[2], x.shape[3]), {})
-    with differentiable(), torch.enable_grad(), frozen(model), traced(trace):
-        model(x.clone().requires_grad_())
+    with evaluated(model, model, leaves_of((x,))) as evaluation:
+        calls = evaluation.calls
 
     def usable(call: Call) -> bool:
         single = len(call.inputs) == len(call.outputs) == 1
         return not call.has_children and call.resolved and not call.idle and single
 
-    return {c.name: (c.inputs[0].layout, c.outputs[0].layout) for c in trace.calls if usable(c)}
+    return {c.name: (c.inputs[0].layout, c.outputs[0].layout) for c in calls if usable(c)}
 
 
 Errors = dict[str, tuple[Tensor, Tensor]]

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pandas as pd
 from PIL import Image
-from torch import nn
 
-from captum_lie.cli.inputs import prepare
 from captum_lie.cli.measure import measure_command
 from captum_lie.examples.photographs import find_photographs, write_photographs
 from captum_lie.groups import get_groups
 from captum_lie.images import ImageFiles
-from captum_lie.measurement import UNTRAINED, measure
-from captum_lie.models import load_model
-from captum_lie.report import picture_of, png
+from captum_lie.show.bars import controls_of
+from captum_lie.show.pages import png
+from captum_lie.show.report import pictures_of
+from captum_lie.studies import Options, measure, prepare
+from captum_lie.studies.specs import ModelSpec, candidates_from
 from captum_lie_timm.demo import DRAWN
 from captum_lie_timm.imagenet import PREFIX, PUBLISHED, WEIGHTS
 
@@ -50,7 +50,8 @@ def markdown(table: pd.DataFrame) -> str:
     difference.
     """
     by = table.set_index(["model", "group"])
-    models = [m for m in dict.fromkeys(table["model"]) if not m.endswith(UNTRAINED)]
+    controls = controls_of(table)
+    models = list(controls)
     lines = [
         "| group | " + " | ".join(f"{m} | {m} untrained" for m in models) + " |",
         "| --- |" + " ---: | ---: |" * len(models),
@@ -58,16 +59,16 @@ def markdown(table: pd.DataFrame) -> str:
     for group in dict.fromkeys(table["group"]):
         cells = []
         for model in models:
-            trained, twin = by.loc[(model, group)], by.loc[(model + UNTRAINED, group)]
+            trained, twin = by.loc[(model, group)], by.loc[(controls[model], group)]
             gap = twin["relative_lee"] - trained["relative_lee"]
             error = (trained["relative_stderr"] ** 2 + twin["relative_stderr"] ** 2) ** 0.5
             mark = "" if gap > 2 * error else "*"
             cells += [_cell(trained) + mark, _cell(twin)]
         lines.append(f"| {str(group).replace('_', ' ')} | " + " | ".join(cells) + " |")
     means = [
-        f"{by.loc[name, 'relative_lee'].mean():.2f}"
+        f"{table.loc[table['model'] == name, 'relative_lee'].mean():.2f}"
         for model in models
-        for name in (model, model + UNTRAINED)
+        for name in (model, controls[model])
     ]
     lines.append("| mean of the ten | " + " | ".join(means) + " |")
     published = [f"{weights.published_top1:.1%} | " for weights in WEIGHTS.values()]
@@ -77,12 +78,14 @@ def markdown(table: pd.DataFrame) -> str:
 
 def picture(file: Path) -> None:
     """Maps of the three trained models over a cat, each as it sees her: README's first picture."""
-    models: dict[str, nn.Module] = {
-        f"lite{i}": load_model(PREFIX + name) for i, name in enumerate(WEIGHTS)
-    }
+    models = candidates_from(
+        [ModelSpec(f"lite{i}", PREFIX + name) for i, name in enumerate(WEIGHTS)]
+    )
     batches, _ = prepare(models, ImageFiles([find_photographs()["chelsea"]]))
-    found = measure(models, batches, get_groups(DRAWN), pictured=1, relative=False)
-    drawn = Image.open(io.BytesIO(png(picture_of(found.pictures[0])))).convert("RGB")
+    options = Options(pictured=1, relative=False)
+    measured_maps = measure(models, batches, get_groups(DRAWN), options)
+    (figure,) = pictures_of(measured_maps.models)
+    drawn = Image.open(io.BytesIO(png(figure))).convert("RGB")
     drawn.quantize(256).save(file, optimize=True)  # a third of the bytes, no visible difference
 
 

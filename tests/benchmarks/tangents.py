@@ -19,9 +19,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from captum_lie._autodiff import _vmapped, differentiable
+from captum_lie.core.autodiff import _vmapped, differentiable
+from captum_lie.core.derivative import tangent_basis
 from captum_lie.core.tangents import fallbacks, pushforward
-from captum_lie.derivative import tangent_basis
 from captum_lie.groups import get_groups
 from tests.benchmarks.measuring import compare
 

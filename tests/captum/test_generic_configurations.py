@@ -18,9 +18,12 @@ from captum.attr import (
     NoiseTunnel,
     Saliency,
 )
+from torch import Tensor, nn
+
+pytest.importorskip("captum.testing", reason="captum ships its tests since 0.9")
+
 from captum.testing.attr.helpers.test_config import config
 from captum.testing.helpers.basic_models import BasicModel_ConvNet
-from torch import Tensor, nn
 
 from captum_lie import LayerLieDerivative, LieDerivative, LocalEquivarianceError, get_group
 

@@ -57,7 +57,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "erf": torch.erf,
     "clamp": lambda x: x.clamp(-0.5, 0.5),
     "clamp_min": lambda x: x.clamp(min=0.2),
-    "clamp_tensor": lambda x: x.clamp(max=constant(x.shape[-1])),
+    "clamp_tensor": lambda x: x.clamp(max=constant(x.shape[-1], seed=2000)),  # no tie with x
     "square": torch.square,
     "pow_0": lambda x: x**0,
     "pow_3": lambda x: x**3,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_lie._autodiff import differentiable
+from captum_lie.core.autodiff import differentiable
 from captum_lie.core.differentiable import Dual, pushforward
 from captum_lie.core.tangents import NoRule
 from tests.core.cases import constant

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from captum_lie._autodiff import differentiable
+from captum_lie.core.autodiff import differentiable
 from captum_lie.core.tangents import fallbacks, pushforward
 from tests.core import cases
 from tests.core.cases import Draw, constant

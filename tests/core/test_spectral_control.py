@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, get_groups
-from captum_lie.attribution.control import mean_square
+from captum_lie.attribution.norms import mean_square
+from captum_lie.core.derivative import ModelFunction, derivatives_along
+from captum_lie.core.probes import Probes
+from captum_lie.core.scrambling import phase_scrambled
 from captum_lie.core.spectral_control import NoReverseModeError, spectral_control
-from captum_lie.derivative import derivatives_along
 from captum_lie.examples import load_model
 from captum_lie.groups import OneParameterGroup
 from captum_lie.resampling import Border, Interpolation
-from captum_lie.scrambling import phase_scrambled
 
 
 def quadratic(outputs: int, channels: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
@@ -114,7 +115,9 @@ def scrambled_scores(
             torch.cat([phase_scrambled(g.generator(x), copies) for g in groups]) for x in inputs
         )
 
-    ((_, _, derivative),) = derivatives_along(function, xs, tangents, len(groups) * copies)
+    ((_, derivative),) = derivatives_along(
+        ModelFunction(function), xs, tangents, len(groups) * copies
+    )
     return mean_square(derivative).unflatten(0, (len(groups), copies))
 
 
@@ -152,10 +155,10 @@ def test_probes_are_unbiased_and_their_error_is_right() -> None:
         return function(y).mul(0.2).softmax(1)
 
     tangents = torch.stack([g.generator(x) for g in get_groups(["rotation", "scale"])])
-    exact = spectral_control(probabilities, (x,), (tangents,), n_probes=60)
+    exact = spectral_control(probabilities, (x,), (tangents,), probes=Probes(60))
     assert not exact.stderr.any()
     runs = [
-        spectral_control(probabilities, (x,), (tangents,), n_probes=16, seed=seed)
+        spectral_control(probabilities, (x,), (tangents,), probes=Probes(16, seed=seed))
         for seed in range(400)
     ]
     means = torch.stack([r.mean[0] for r in runs])

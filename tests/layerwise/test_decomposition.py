@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from captum_lie import LocalEquivarianceError, Rotation, Translation, examples, lie_derivative
+from captum_lie.core.pairing import pairings
 from captum_lie.groups import get_groups
 from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseResult
 from captum_lie.layouts import NCHW, NHWC, TRIVIAL, UNKNOWN
-from captum_lie.pairing import pairings
 from tests.toy_models import Fails, build, images
 
 
@@ -111,9 +111,9 @@ def test_pairings_of_many_channels_are_summed_in_parts(monkeypatch: pytest.Monke
     x, g = images(2, (6, 9)), images(2, (6, 9), seed=5) - 0.5
     groups = get_groups("all")
     at_once = pairings(groups, g, x)
-    monkeypatch.setattr("captum_lie.pairing.IN_CACHE", 2 * 2 * 6 * 9)  # two of three channels
+    monkeypatch.setattr("captum_lie.core.pairing.IN_CACHE", 2 * 2 * 6 * 9)  # two of three channels
     torch.testing.assert_close(pairings(groups, g, x), at_once)
-    monkeypatch.setattr("captum_lie.pairing.IN_CACHE", 1)
+    monkeypatch.setattr("captum_lie.core.pairing.IN_CACHE", 1)
     torch.testing.assert_close(pairings(groups, g, x), at_once)
 
 
@@ -259,7 +259,7 @@ def test_layouts_can_be_overridden_by_name() -> None:
     )
     half = LayerwiseEquivarianceError(model, layouts={"conv1": (NCHW, TRIVIAL)})
     row = half.attribute(x, "rotation").rows[i]
-    assert (row.input_layout, row.output_layout) == ("nchw", "trivial")
+    assert (row.input_layout, row.output_layout) == ((NCHW,), (TRIVIAL,))
     with pytest.raises(ValueError, match=r"layout nhwc given for the input of 'head'"):
         LayerwiseEquivarianceError(model, layouts={"head": NHWC}).attribute(x)
 
@@ -359,7 +359,7 @@ def test_targets_that_cannot_be_evaluated(
 @pytest.mark.parametrize(
     ("layouts", "message"),
     [
-        ((None, NCHW), "output of the model.*layout trivial.*got nchw.*output_layout='image'"),
+        ((None, NCHW), "output of the model.*layout trivial.*got nchw.*output_layout=.*NCHW"),
         (NHWC, "input of the model.*layout nchw.*got nhwc"),
         (UNKNOWN, "got unknown"),
     ],

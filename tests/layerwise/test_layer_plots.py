@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import Rectangle
 
-from captum_lie.layerwise import LayerwiseEquivarianceError
-from captum_lie.layerwise.icicle import boxes, icicle, plot_icicle
+from captum_lie.layerwise import LayerwiseEquivarianceError, layer_maps
 from captum_lie.layerwise.kinds import module_kind
-from captum_lie.layerwise.maps import layer_maps, leading_calls
-from captum_lie.layerwise.plotting import plot_depth, plot_layer_maps
 from captum_lie.layouts import NCHW, TRIVIAL, Layout
+from captum_lie.plotting import boxes, icicle, plot_depth, plot_icicle, plot_layer_maps
+from captum_lie.results import leading_calls
 from tests.toy_models import build, images
 
 
@@ -22,7 +22,7 @@ def test_bars_along_depth_sum_to_the_total() -> None:
     result = LayerwiseEquivarianceError(build("resnet")).attribute(images(3), "rotation")
     figure = plot_depth(result, result, titles=["a", "b"])
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
-    bars = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
+    bars = [p.get_height() for p in figure.axes[0].patches if isinstance(p, Rectangle)]
     assert sum(bars) == pytest.approx(result.total.mean().item())
     legend = [t.get_text() for t in figure.legends[0].get_texts()]
     assert {"convolution", "non-linearity", "pooling/downsampling"} <= set(legend)
@@ -89,7 +89,7 @@ def test_maps_of_modules_sum_to_their_aligned_contributions(name: str) -> None:
     for found in layer_maps(model, x, list({name for name, _ in leading}), "rotation"):
         i = rows[found.module, found.call]
         torch.testing.assert_close(found.attribution.flatten(1).sum(1), result.contributions[i])
-        assert str(found.layout) == result.rows[i].output_layout
+        assert (found.layout,) == result.rows[i].output_layout
         drawn[found.module, found.call] = found.layout.moves
     assert all(drawn[key] for key in leading)
     with pytest.raises(ValueError, match="module"):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
 from captum_lie import get_group, lie_derivative
+from captum_lie.core.probes import Probes
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.fluxes import Recording, recorded
 from captum_lie.layerwise.forward_norms import contribution_vectors
@@ -194,7 +195,7 @@ def test_a_tolerance_stops_the_probing_as_soon_as_it_is_met(passes: list[None]) 
         # Eight signs fewer would not have been enough.
         with recorded(model, (x,), output_fn=softmax) as recording:
             group = [get_group("rotation")]
-            sooner = squared_norms(recording, group, spent[-1] - ROUND, top=ROUND, seed=3)
+            sooner = squared_norms(recording, group, Probes(spent[-1] - ROUND, seed=3), top=ROUND)
         assert spent[-1] == 2 * ROUND or sooner.stderr[leaves].max() / 400 > tolerance
     assert 2 * ROUND == spent[0] < spent[1] < spent[2] < 200
 
@@ -233,7 +234,8 @@ def test_most_probable_outputs_first_beats_gaussian_probes(probes: int) -> None:
     x = x.expand(300, -1, -1, -1)
     with recorded(model, (x,), output_fn=softmax) as recording:
         truth = squared_norms(recording, [get_group("rotation")]).total[:, 0]
-        ours = squared_norms(recording, [get_group("rotation")], probes, seed=1).total[:, 0]
+        chosen = Probes(probes, seed=1)
+        ours = squared_norms(recording, [get_group("rotation")], chosen).total[:, 0]
         theirs = gaussian(recording, "rotation", probes, seed=1)
     for row in (1, 2):
         errors = [(e[row] - truth[row]).square().mean().sqrt() for e in (ours, theirs)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from captum_lie.metrics import MetricResult, MetricTable, eq_t, finite_difference_lee, measure
-from captum_lie.metrics.results import summarise
+from captum_lie.results.metrics import summarise
 from tests.toy_models import build, images
 
 
@@ -21,7 +21,7 @@ def some_table() -> MetricTable:
         groups="rotation",
         n_samples=3,
         options={
-            "consistency": {"max_shift": 2},
+            "consistency": {"max_shift_pixels": 2},
             "discrete_group": {"elements": ["flip_x", "rot180"]},
             "eq_t": {"max_shift": 0.2},
         },

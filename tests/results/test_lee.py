@@ -14,8 +14,8 @@ from captum_lie.results import LeeResult
 def result(n: int, seed: int = 0) -> LeeResult:
     generator = torch.Generator().manual_seed(seed)
     lee, control = torch.rand(2, n, 3, generator=generator, dtype=torch.float64) + 0.1
-    gram = torch.rand(6, 6, generator=generator, dtype=torch.float64)
-    return LeeResult(("a", "b", "c"), lee, control, 0.1 * control, gram)
+    grams = torch.rand(n, 6, 6, generator=generator, dtype=torch.float64)
+    return LeeResult(("a", "b", "c"), lee, control, 0.1 * control, grams)
 
 
 def test_the_ratios_error_covers_the_truth() -> None:
@@ -58,6 +58,8 @@ def test_parts_make_the_whole() -> None:
     assert whole.to_dataframe()["n"].tolist() == [8, 8, 8]
     with pytest.raises(ValueError, match="No result"):
         LeeResult.concatenate([])
+    with pytest.raises(ValueError, match="different groups"):
+        LeeResult.concatenate([result(1), LeeResult(("a",), torch.ones(1, 1))])
 
 
 def test_without_a_control_nothing_is_relative() -> None:

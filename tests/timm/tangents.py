@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from captum_lie._autodiff import _duals, _stacked, _vmapped, differentiable
-from captum_lie._validation import is_out_of_memory
+from captum_lie.core.autodiff import _duals, _stacked, _vmapped, differentiable
 from captum_lie.core.tangents import fallbacks
+from captum_lie.core.validation import is_out_of_memory
 from tests.timm.families import input_size, make, smallest_model
 from tests.timm.table import print_table
 

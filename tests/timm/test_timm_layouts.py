@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 timm = pytest.importorskip("timm")
 
-from timm.layers.attention import Attention
-from timm.layers.norm import LayerNorm2d, RmsNorm2d, SimpleNorm2d
+from timm.layers.drop import DropBlock2d, DropPath
+from timm.layers.patch_dropout import PatchDropout
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.convnext import ConvNeXt
 from timm.models.deit import VisionTransformerDistilled
@@ -23,8 +23,9 @@ import captum_lie_timm  # noqa: F401 (registers the layouts)
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.tracing import Call
-from captum_lie.layerwise.tree import Row as TreeRow
-from captum_lie.layouts import NCHW, NHWC, UNKNOWN, Evidence, Layout, infer
+from captum_lie.layouts import NCHW, NHWC, TRIVIAL, UNKNOWN, Evidence, Layout, infer, passes_on
+from captum_lie.results.rows import Row as TreeRow
+from captum_lie_timm.classes import classes
 from tests.timm.families import Row, block_share, is_element, make, measure
 
 TALL = (224, 160)
@@ -72,7 +73,8 @@ def test_prefix_tokens_on_a_tall_image(model: nn.Module, prefix: int) -> None:
 
 
 def test_norms_of_queries_and_keys() -> None:
-    attention = Attention(32, num_heads=2, qk_norm=True, norm_layer=nn.LayerNorm)
+    attention_of: Any = vars(timm.models.vision_transformer)["Attention"]  # moved since 1.0.9
+    attention = attention_of(32, num_heads=2, qk_norm=True, norm_layer=nn.LayerNorm)
     within = Evidence(2, TALL, ancestors=(attention,))
     queries = torch.zeros(2, 2, 141, 16)
     assert infer(attention.q_norm, queries, within, "input") == Layout("heads", 1, (14, 10))
@@ -98,8 +100,8 @@ def test_channels_as_many_as_rows() -> None:
         assert found[name] == ("nchw", "nchw"), name
     assert found["stages.0.blocks.0.norm"] == ("nhwc", "nhwc")
     x = torch.zeros(2, 16, 16, 16)
-    for norm in (LayerNorm2d(16), RmsNorm2d(16), SimpleNorm2d(16)):
-        assert infer(norm, x, Evidence(2, (64, 64)), "input") == NCHW
+    for norm in classes("layers.norm", "LayerNorm2d", "RmsNorm2d", "SimpleNorm2d"):
+        assert infer(norm(16), x, Evidence(2, (64, 64)), "input") == NCHW
 
 
 def test_channels_as_many_as_a_grid_of_tokens() -> None:
@@ -135,13 +137,15 @@ def test_windows_and_the_blocks_around_them() -> None:
     result = decompose(swin, (64, 96))
     rows = {row.module: row for row in result}
     windows = "regrouped[16x24: (n y0 x0) (y1 x1) c"
-    assert rows["layers.0.blocks.0.attn.qkv"].input_layout == windows + "]"
-    assert rows["layers.0.blocks.1.attn.qkv"].output_layout == windows + " rolled -2 -2]"
+    (entering,) = rows["layers.0.blocks.0.attn.qkv"].input_layout
+    (leaving,) = rows["layers.0.blocks.1.attn.qkv"].output_layout
+    assert str(entering) == windows + "]"
+    assert str(leaving) == windows + " rolled -2 -2]"
     blocks = [row for row in result if row.type == "SwinTransformerBlock"]
     assert len(blocks) == 4
     for row in blocks:
         assert row.resolved
-        assert (row.input_layout, row.output_layout) == ("nhwc", "nhwc")
+        assert (row.input_layout, row.output_layout) == ((NHWC,), (NHWC,))
 
 
 def decompose(model: nn.Module, size: tuple[int, int]) -> list[TreeRow]:
@@ -154,11 +158,23 @@ def decompose(model: nn.Module, size: tuple[int, int]) -> list[TreeRow]:
     return result.rows
 
 
+def test_what_only_drops_in_training_passes_its_input_on() -> None:
+    for module, shape in (
+        (DropPath(0.5), (2, 9, 4)),
+        (DropBlock2d(0.5), (2, 4, 8, 8)),
+        (PatchDropout(0.5), (2, 9, 4)),
+    ):
+        x = torch.rand(shape)
+        assert not torch.equal(module.train()(x), x)
+        assert torch.equal(module.eval()(x), x)
+        assert passes_on(module)
+
+
 def test_class_attention_does_not_move() -> None:
     cait = timm.create_model("cait_xxs24_224", img_size=64, embed_dim=32, depth=1)
     rows = {row.module: row for row in decompose(cait, (64, 64))}
-    assert rows["blocks_token_only.1.mlp.fc1"].output_layout == "trivial"
-    assert rows["blocks_token_only.0.attn"].output_layout == "trivial"
+    assert rows["blocks_token_only.1.mlp.fc1"].output_layout == (TRIVIAL,)
+    assert rows["blocks_token_only.0.attn"].output_layout == (TRIVIAL,)
 
 
 def test_mask_units_are_not_read_as_a_grid() -> None:
@@ -188,6 +204,8 @@ def test_mask_units_are_not_read_as_a_grid() -> None:
 def test_a_change_in_one_corner_is_in_that_corner_of_every_block(
     name: str, size: tuple[int, int], options: dict[str, Any]
 ) -> None:
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     model = make(name, **options)
     torch.manual_seed(0)
     plain = torch.rand(2, 3, *size)

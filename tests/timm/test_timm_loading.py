@@ -161,6 +161,7 @@ def test_a_class_that_timm_lacks_costs_its_rule_alone(
 ) -> None:
     """As another version of timm may have it: renamed, or in another module."""
     forget("captum_lie_timm", monkeypatch)
+    monkeypatch.setattr(timm, "__version__", "1.0.31")  # older ones may lack others besides
     for rules in ("_INPUT_RULES", "_OUTPUT_RULES", "_INSIDE_RULES"):
         known = getattr(inference, rules)
         ours = {cls: rule for cls, rule in known.items() if not cls.__module__.startswith("timm")}
@@ -173,13 +174,25 @@ def test_a_class_that_timm_lacks_costs_its_rule_alone(
         monkeypatch.setitem(sys.modules, lost, None)  # as if it were not there
     with pytest.warns(UserWarning, match="captum_lie_timm has a layout rule") as caught:
         importlib.import_module("captum_lie_timm")
-    (message,) = (str(w.message) for w in caught)
-    assert f"has no {lost.removeprefix('timm.')}, for which" in message
+    told = f"has no {lost.removeprefix('timm.')}, for which"
+    assert sum(told in str(w.message) for w in caught) == 1
     model = load_model("test_vit", pretrained=False)
     result = LayerwiseEquivarianceError(model).attribute(torch.rand(1, 3, 160, 160))
     assert result.resolved_share == 1
     kept = {cls.__name__ for cls in inference._INSIDE_RULES}
     assert {"NestLevel", "TNT", "WindowAttention"} <= kept
+
+
+def test_what_was_written_after_this_timm_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    forget("captum_lie_timm", monkeypatch)
+    monkeypatch.setattr(timm, "__version__", "1.0.16")
+    monkeypatch.delattr("timm.models.tiny_vit.TinyVitBlock")
+    for rules in ("_INPUT_RULES", "_OUTPUT_RULES", "_INSIDE_RULES"):
+        monkeypatch.setattr(inference, rules, dict(getattr(inference, rules)))
+    importlib.import_module("captum_lie_timm")
+    assert not [w for w in recwarn if "layout rule" in str(w.message)]
 
 
 def forget(package: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("timm")
 
-from captum_lie._autodiff import differentiable
+from captum_lie.core.autodiff import differentiable
 from captum_lie.core.tangents import fallbacks, pushforward
 from tests.timm.families import make
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -56,14 +56,14 @@ class Dual(Tensor):
     run: Run
     _tangents: Tangents | None
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment,unused-ignore]
+    __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, primal: Tensor, tangents: Sequence[Tensor] | None, run: Run) -> Dual:
         """A dual; tangents None are zeros that are made when they are asked for."""
         if isinstance(primal, Dual):
             raise NoRule("tensors of two evaluations meet")
-        dual: Dual = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,unused-ignore]
+        dual: Dual = cast(Any, Tensor)._make_wrapper_subclass(
             cls, primal.shape, strides=primal.stride(), dtype=primal.dtype, device=primal.device
         )
         dual.primal = primal
@@ -71,7 +71,7 @@ class Dual(Tensor):
         dual._tangents = None if tangents is None else tuple(_alike(t, primal) for t in tangents)
         return dual
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's has no types
         return f"Dual({self.primal}, tangents={self.run.count})"
 
     @property
@@ -90,7 +90,7 @@ class Dual(Tensor):
         return self._tangents
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own protocol, a C function there
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
@@ -122,7 +122,7 @@ class _Plain(TorchDispatchMode):
     """Autograd records the operations on plain tensors, too."""
 
     def __init__(self, run: Run) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        cast(Any, super()).__init__()
         self._run = run
 
     def __torch_dispatch__(

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch.utils.checkpoint
 from torch.autograd import Function
 
 from captum_lie.core.tangents.registry import NoRule
+
+#: Checkpoints pass their inputs through it, in some versions of PyTorch; it has no derivative.
+_SAVES_INPUTS = getattr(torch.utils.checkpoint, "_NoopSaveInputs", None)
 
 _lock = threading.Lock()
 _depth = 0
@@ -30,7 +34,8 @@ def refused(kind: type) -> Iterator[None]:
             _original = original = Function.__dict__["apply"]
 
             def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-                if any(isinstance(x, kind) for x in (*args, *kwargs.values())):
+                given = (*args, *kwargs.values())
+                if cls is not _SAVES_INPUTS and any(isinstance(x, kind) for x in given):
                     raise NoRule(f"{cls.__name__} has a derivative of its own")
                 return original.__get__(None, cls)(*args, **kwargs)
 

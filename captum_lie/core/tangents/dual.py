@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
-from captum_lie.core.tangents.registry import RULES, NoRule
+from captum_lie.core.tangents.registry import NoRule, rule_of
 
 
 class Run:
@@ -42,35 +42,31 @@ class Dual(Tensor):
     stack: Tensor
     run: Run
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment,unused-ignore]
+    __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, stack: Tensor, run: Run) -> Dual:
         if isinstance(stack, Dual) or len(stack) != run.rows:
             raise NoRule("a stack of another evaluation")
         primal = stack[0]
-        dual: Dual = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,unused-ignore]
+        dual: Dual = cast(Any, Tensor)._make_wrapper_subclass(
             cls, primal.shape, strides=primal.stride(), dtype=stack.dtype, device=stack.device
         )
         dual.stack = stack
         dual.run = run
         return dual
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's has no types
         return f"Dual({self.stack[0]}, tangents={len(self.stack) - 1})"
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override]  # torch's own protocol, a C function there
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if _met(args) == "ended":
             return func(*_settled(args), **_settled(kwargs or {}))
-        found = RULES.get(func)
-        if found is None:
-            from captum_lie.core.tangents.resolution import resolve  # it needs this class
-
-            found = RULES[func] = resolve(func)
-        return found(*args, **kwargs) if kwargs else found(*args)
+        apply = rule_of(func)
+        return apply(*args, **kwargs) if kwargs else apply(*args)
 
 
 def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:
@@ -87,10 +83,10 @@ def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:
                 raise NoRule("tensors of two evaluations meet")
             run = x.run
         elif type(x) is list:
-            found = _met(x, run)
-            if found == "ended":
-                return found
-            run = found
+            joint = _met(x, run)
+            if joint == "ended":
+                return joint
+            run = joint
     return run
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_lie.core.memory import kept_buffers
-from captum_lie.core.tangents import rules  # noqa: F401 (registers them)
+from captum_lie.core.tangents import resolution, rules  # noqa: F401 (they register rules)
 from captum_lie.core.tangents.custom import refused
 from captum_lie.core.tangents.dual import Dual, Run
 from captum_lie.core.tangents.registry import NoRule

@@ -14,6 +14,9 @@ R = TypeVar("R", bound=Rule)
 aten: Any = torch.ops.aten
 RULES: dict[Operation, Rule] = {}
 
+#: Finds a rule for an operation that has none of its own (see ``resolution``).
+_resolvers: list[Callable[[Operation], Rule]] = []
+
 
 class NoRule(RuntimeError):
     """An operation that the engine cannot carry tangents through."""
@@ -34,6 +37,20 @@ def rule(*operations: Operation) -> Callable[[R], R]:
         return function
 
     return register
+
+
+def resolver(function: Callable[[Operation], Rule]) -> Callable[[Operation], Rule]:
+    """Register what finds a rule for an operation that has none of its own."""
+    _resolvers[:] = [function]
+    return function
+
+
+def rule_of(operation: Operation) -> Rule:
+    """The rule of an operation, found and remembered at its first use."""
+    implementation = RULES.get(operation)
+    if implementation is None:
+        implementation = RULES[operation] = _resolvers[0](operation)
+    return implementation
 
 
 def overloads(*names: str) -> list[Operation]:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, write
 from captum_lie.core.tangents.fallback import by_forward_mode
-from captum_lie.core.tangents.registry import NoRule, Operation, Rule, aten, is_mutating
+from captum_lie.core.tangents.registry import NoRule, Operation, Rule, aten, is_mutating, resolver
 
 
+@resolver
 def resolve(operation: Operation) -> Rule:
     """Composite operations are taken apart, those in place written from their results.
 

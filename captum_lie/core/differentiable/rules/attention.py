@@ -37,23 +37,22 @@ def attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    **kwargs: Any,  # scale, enable_gqa
 ) -> Any:
     plain = attn_mask is None and dropout_p == 0 and not is_causal
     alike = query.ndim == 4 and query.shape[:2] == key.shape[:2] == value.shape[:2]
     moving = [x for x in (query, key, value) if isinstance(x, Dual)]
     run = run_of((query, key, value, attn_mask))
     if plain and alike and len(moving) == 3 and query.dtype in _FULL_PRECISION:
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        given = kwargs.get("scale")
+        scale = query.shape[-1] ** -0.5 if given is None else given
         tangents = [t for x in moving for t in x.tangents]
         out, *turned = _Attention.apply(scale, *(x.primal for x in moving), *tangents)
         return Dual(out, turned, run)
     attn_mask = additive(attn_mask, query.dtype)
     with below(run):
         return aten._scaled_dot_product_attention_math.default.decompose(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+            query, key, value, attn_mask, dropout_p, is_causal, **kwargs
         )[0]
 
 

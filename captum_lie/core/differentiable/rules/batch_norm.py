@@ -23,23 +23,17 @@ def batch_norm(
     bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
+    *settings: Any,
 ) -> Any:
     """With statistics held affine: ``t ↦ w t / √(σ² + ε)``."""
+    training, _momentum, eps, _cudnn_enabled = settings
     if not isinstance(x, Dual) or isinstance(running_mean, Dual) or isinstance(running_var, Dual):
         raise NoRule("a batch normalisation with moving statistics")
     if isinstance(weight, Dual) or isinstance(bias, Dual):
         with below(x.run):
-            plain = torch.batch_norm(
-                x, None, None, running_mean, running_var, training, momentum, eps, cudnn_enabled
-            )
+            plain = torch.batch_norm(x, None, None, running_mean, running_var, *settings)
             return _affine(plain, weight, bias)
-    value = torch.batch_norm(
-        x.primal, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled
-    )
+    value = torch.batch_norm(x.primal, weight, bias, running_mean, running_var, *settings)
     if training:
         variance = x.primal.var([0, *range(2, x.ndim)], correction=0)
     else:
@@ -59,12 +53,10 @@ def instance_norm(
     bias: Any,
     running_mean: Any,
     running_var: Any,
-    use_input_stats: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
+    *settings: Any,
 ) -> Any:
     """Each image has its own statistics, which move with it."""
+    use_input_stats, momentum, eps, _cudnn_enabled = settings
     if not use_input_stats:
         return batch_norm(x, weight, bias, running_mean, running_var, False, momentum, eps, False)
     if running_mean is not None:  # updates them

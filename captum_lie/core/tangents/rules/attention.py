@@ -21,9 +21,7 @@ def attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    **kwargs: Any,  # scale, enable_gqa
 ) -> Any:
     """With ``S = c q kᵀ + mask``, ``P = softmax S``, ``O = P v`` and ``r = Σ P Ṡ``:
 
@@ -39,9 +37,10 @@ def attention(
     ):
         attn_mask = additive(attn_mask, query.dtype)
         return aten._scaled_dot_product_attention_math.default.decompose(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+            query, key, value, attn_mask, dropout_p, is_causal, **kwargs
         )[0]
     run = run_of((query, key, value))
+    scale = kwargs.get("scale")
     c = query.shape[-1] ** -0.5 if scale is None else scale
     q, k, v = (_rows(x) for x in (query, key, value))
     k0, v0 = primal_row(k), primal_row(v)

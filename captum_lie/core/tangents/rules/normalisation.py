@@ -28,18 +28,14 @@ def batch_norm(
     bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
+    *settings: Any,
 ) -> Any:
     """With fixed statistics affine: ``t ↦ w t / √(σ² + ε)``."""
+    training, _momentum, eps, _cudnn_enabled = settings
     if isinstance(running_mean, Dual) or isinstance(running_var, Dual):
         raise NoRule("a normalisation with moving statistics")
     if isinstance(weight, Dual) or isinstance(bias, Dual):
-        plain = torch.batch_norm(
-            x, None, None, running_mean, running_var, training, momentum, eps, cudnn_enabled
-        )
+        plain = torch.batch_norm(x, None, None, running_mean, running_var, *settings)
         return _moving(plain, weight, bias, (-1, *[1] * (x.ndim - 2)))
     if training:
         return _batch_statistics(x, weight, bias, running_mean, eps)

@@ -1,0 +1,18 @@
+"""Models × images × metrics, and what comes of them: records of :mod:`captum_lie.results`."""
+
+from captum_lie.studies.candidates import Candidate, untrained_twin
+from captum_lie.studies.layers import LayerOptions, decompose
+from captum_lie.studies.measurement import Baselines, Options, measure
+from captum_lie.studies.preparation import Demands, prepare
+
+__all__ = [
+    "Baselines",
+    "Candidate",
+    "Demands",
+    "LayerOptions",
+    "Options",
+    "decompose",
+    "measure",
+    "prepare",
+    "untrained_twin",
+]

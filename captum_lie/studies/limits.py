@@ -1,0 +1,24 @@
+"""What a process may take of the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def limit_memory(size: int) -> None:
+    """Let this process take so many bytes beyond what it has by now.
+
+    Call it after the imports, which take address space that says nothing about the work. Does
+    nothing where the platform has no such limit.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        taken = pages * resource.getpagesize()
+    except OSError:
+        taken = 2 * 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (taken + size, taken + size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
