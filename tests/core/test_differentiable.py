@@ -189,3 +189,31 @@ def test_gradients_of_parameters(name: str) -> None:
     pairs = zip(gradients, along.values(), strict=True)
     found = sum((g * d).sum() for g, d in pairs)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
+
+
+def test_regions_without_autocast() -> None:
+    """What a model computes in single precision on purpose stays so."""
+    weight = constant(12, 5).float()
+
+    def function(x: Tensor) -> Tensor:
+        rough = x @ weight
+        with torch.autocast("cpu", enabled=False):
+            return rough.float() + x @ weight
+
+    x = images(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, (row,) = pushforward(function, (x,), (x[None],))
+        expected = function(x)
+    assert output.dtype == row.dtype == torch.float32
+    assert torch.equal(output, expected)
+    torch.testing.assert_close(row, expected)
+
+
+def test_a_small_moving_tensor_in_a_larger_sum_is_no_view_of_itself() -> None:
+    """Tangents have the memory of their tensor, which may be viewed in other ways and written to."""
+
+    def function(x: Tensor) -> Tensor:
+        total = x.mean((2, 3), keepdim=True) + constant(*x.shape)
+        return total.view(len(x), -1).mul_(2).sin()
+
+    check(function, images(), random_tangents(images(), 2))
