@@ -19,18 +19,31 @@ def factory(name: str) -> str:
     return f"{name}={FACTORIES}:{name}"
 
 
-def swept(
+def started(
     models: str, out: Path, *options: str, notes: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run ``captum-lie sweep`` to its end."""
+) -> subprocess.Popen[bytes]:
+    """Start ``captum-lie sweep``, which speaks into a file: jobs on this machine inherit it."""
     command = ["sweep", "--models", models, *FAST, "--out", str(out), *options]
-    return subprocess.run(
-        [sys.executable, "-m", "captum_lie", *command],
-        env=os.environ | ({} if notes is None else {"NOTES": str(notes)}),
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    with _said(out).open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "captum_lie", *command],
+            env=os.environ | ({} if notes is None else {"NOTES": str(notes)}),
+            stderr=file,
+        )
+
+
+def swept(models: str, out: Path, *options: str, notes: Path | None = None) -> tuple[int, str]:
+    """Run ``captum-lie sweep`` to its end: its exit code, and what it said."""
+    return ended(started(models, out, *options, notes=notes), out)
+
+
+def ended(process: subprocess.Popen[bytes], out: Path) -> tuple[int, str]:
+    """Wait for a sweep to end: its exit code, and what it said."""
+    return process.wait(timeout=500), _said(out).read_text()
+
+
+def _said(out: Path) -> Path:
+    return out.with_name(out.name + ".said")
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -17,7 +17,7 @@ import pytest
 from captum_lie.results.cell import Cell
 from captum_lie.studies.sweeping.store import Store
 from captum_lie.studies.sweeping.submission import job_name, queued
-from tests.cluster.running import factory, swept, until
+from tests.cluster.running import ended, factory, started, swept, until
 
 SCRIPT = Path(__file__).with_name("one_node.sh")
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged")
@@ -51,16 +51,16 @@ def cells(out: Path) -> dict[str, Cell]:
 
 def test_three_models_give_what_they_give_without_a_cluster(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    assert swept("cnn,vit,mixer", here).returncode == 0
-    result = swept("cnn,vit,mixer", there, "--cluster", "slurm", "--array", "2", "--cpus", "1")
-    assert result.returncode == 0, result.stderr
-    assert "3 cells, 3 computed now, 0 failed" in result.stderr
+    assert swept("cnn,vit,mixer", here)[0] == 0
+    code, said = swept("cnn,vit,mixer", there, "--cluster", "slurm", "--array", "2", "--cpus", "1")
+    assert code == 0, said
+    assert "3 cells, 3 computed now, 0 failed" in said
     assert (there / "sweep.csv").read_bytes() == (here / "sweep.csv").read_bytes()
     assert len(list((there / "jobs").glob("*_result.pkl"))) == 2
-    again = swept("cnn,vit,mixer", there, "--cluster", "slurm")
-    assert again.returncode == 0
-    assert "0 computed now" in again.stderr
-    assert "submitted" not in again.stderr
+    code, said = swept("cnn,vit,mixer", there, "--cluster", "slurm")
+    assert code == 0
+    assert "0 computed now" in said
+    assert "submitted" not in said
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_three_models_give_what_they_give_without_a_cluster(tmp_path: Path) -> N
 def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path, command: list[str]) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
     models, options = f"cnn,{factory('patient')}", ("--cluster", "slurm", "--array", "1")
-    submitted = swept(models, out, *options, "--no-wait", notes=notes)
-    assert submitted.returncode == 0, submitted.stderr
+    code, said = swept(models, out, *options, "--no-wait", notes=notes)
+    assert code == 0, said
     assert not (out / "sweep.csv").exists()
     until(notes.exists)
     stamp = next((out / "cells").iterdir()).stat().st_mtime_ns
@@ -85,9 +85,9 @@ def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path, command: list[str]
         name = subprocess.run(listed, capture_output=True, text=True).stdout.strip()
     subprocess.run([*command, name], check=True)
 
-    collected = swept(models, out, *options, notes=notes)
-    assert collected.returncode == 0, collected.stderr
-    assert "at work in this folder already" in collected.stderr
+    code, said = swept(models, out, *options, notes=notes)
+    assert code == 0, said
+    assert "at work in this folder already" in said
     assert len(notes.read_text().splitlines()) == 2
     assert {label: cell.status for label, cell in cells(out).items()} == {
         "cnn": "ok", "patient": "ok",
@@ -98,14 +98,14 @@ def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path, command: list[str]
 
 def test_what_cancelled_jobs_leave_is_missing(tmp_path: Path) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
-    options = ("--cluster", "slurm", "--array", "1")
-    assert swept(factory("patient"), out, *options, "--no-wait", notes=notes).returncode == 0
+    models = f"cnn,{factory('patient')}"
+    process = started(models, out, "--cluster", "slurm", "--array", "1", notes=notes)
     until(notes.exists)
     subprocess.run(["scancel", "--name", job_name(out)], check=True)
-    result = swept(factory("patient"), out, *options, notes=notes)
-    # Cancelled before or while this waited: what is left is submitted anew or said to be missing.
-    assert not any(cell.status == "failed" for cell in cells(out).values()), result.stderr
-    assert (result.returncode, "1 missing" in result.stderr) in {(0, False), (1, True)}
+    code, said = ended(process, out)
+    assert code == 1, said
+    assert "1 cells, 1 computed now, 0 failed, 1 missing" in said
+    assert set(cells(out)) == {"cnn"}
 
 
 def test_what_slurm_refuses_is_said(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_what_slurm_refuses_is_said(tmp_path: Path) -> None:
         (("--partition", "nowhere"), "invalid partition specified"),
         (("--slurm", "no-such-option=1"), "unrecognized option"),
     ):
-        result = swept("cnn", tmp_path / "out", "--cluster", "slurm", *options)
-        assert result.returncode == 2, result.stderr
-        assert "Traceback" not in result.stderr
-        assert message in result.stderr
+        code, said = swept("cnn", tmp_path / "out", "--cluster", "slurm", *options)
+        assert code == 2, said
+        assert "Traceback" not in said
+        assert message in said
