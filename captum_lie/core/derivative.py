@@ -197,6 +197,7 @@ def tangent_basis(
         The basis (T groups) and the mixing matrix ``[G, T]``, None where it is the identity.
 
     Example:
+        >>> from captum_lie import get_groups
         >>> basis, mixing = tangent_basis(get_groups("all"))
         >>> len(basis), mixing.shape  # six fields of aff(2), and brightness
         (7, torch.Size([10, 7]))
