@@ -23,7 +23,8 @@ class LayerBaselines:
     """Which comparisons, and how.
 
     Attributes:
-        metrics: sampled errors of each module alone; see :class:`captum_lie.layerwise.LayerwiseSampledError`.
+        metrics: sampled errors of each module alone; see
+            :class:`captum_lie.layerwise.LayerwiseSampledError`.
         subnetworks: errors of the head networks; see
             :class:`captum_lie.SubnetworkEquivarianceError`.
         n_samples, seed: of the sampled errors.

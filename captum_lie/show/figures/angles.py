@@ -48,7 +48,8 @@ def draw_angles(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
             )  # fmt: skip
     if not parts:
         raise NothingToDraw(
-            "no group-sample error of rotations: sweep with --metrics group_sample --groups rotation"
+            "no group-sample error of rotations: sweep with --metrics group_sample "
+            "--groups rotation"
         )
     table = pd.concat(parts, ignore_index=True)
     edges = np.unique(np.quantile(table["angle"], np.linspace(0, 1, BINS + 1)))

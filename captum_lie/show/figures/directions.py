@@ -41,15 +41,15 @@ def draw_directions(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     motions = list(dict.fromkeys(table["motion"]))
     means = table.pivot_table(index=["kind", "family"], columns="motion", values="share",
                               aggfunc="mean")[motions]  # fmt: skip
-    errors = table.pivot_table(index=["kind", "family"], columns="motion", values="share",
-                               aggfunc="sem", dropna=False).reindex(means.index)[motions]  # fmt: skip
+    errors = table.groupby(["kind", "family", "motion"])["share"].sem().unstack()[motions]
     counts = table.groupby(["kind", "family"])["model"].nunique()
     figure, axes = canvas(22 + 5.4 * len(means))
     place = axes[0, 0]
     place.imshow(means.to_numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    shown, missed = means.to_numpy(dtype=float), errors.to_numpy(dtype=float)
     for i in range(len(means)):
         for j in range(len(motions)):
-            mean, error = float(means.iloc[i, j]), float(errors.iloc[i, j])
+            mean, error = shown[i, j], missed[i, j]
             text = f"{100 * mean:.0f}" + (f" ± {100 * error:.0f}" if np.isfinite(error) else "")
             place.text(j, i, text, ha="center", va="center", fontsize=6,
                        color="white" if mean > 0.6 else "0.15")  # fmt: skip

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from captum_lie.core.validation import one_of
@@ -69,7 +69,7 @@ def draw_figures(sweep: Sweep, which: Sequence[str] = BY_DEFAULT) -> Iterator[Dr
         one_of("figure", number, tuple(FIGURES))
     for number in which:
         for name, function in FIGURES[number].items():
-            with rc_context(STYLE):
+            with matplotlib.rc_context(STYLE):
                 try:
                     figure, table = function(sweep)
                 except NothingToDraw as error:
@@ -87,7 +87,7 @@ def write_figure(drawn: Drawn, folder: Path) -> list[Path]:
     assert drawn.figure is not None
     assert drawn.table is not None
     written = []
-    with rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             buffer = io.BytesIO()
             drawn.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)

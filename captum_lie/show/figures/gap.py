@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from captum_lie.show.figures.style import KIND_COLOURS, canvas, kind_of, kinds_legend
+from captum_lie.show.figures.style import KIND_COLOURS, canvas, kind_of, kinds_legend, logarithmic
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep, tidy
 
 
@@ -28,11 +28,11 @@ def draw_gap(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
         )
     asked = sweep.options.images
     first = asked if asked in names else "test" if "test" in names else names[0]
-    place = lee.set_index(["label", "images"])
+    place = {(row["label"], row["images"]): row for row in lee.to_dict("records")}
     rows = []
-    for (label, images), other in place.iterrows():
-        if images != first and (label, first) in place.index:
-            base = place.loc[(label, first)]
+    for (label, images), other in place.items():
+        base = place.get((label, first))
+        if images != first and base is not None:
             rows.append(
                 {
                     "label": label, "family": other["family"], "kind": other["kind"],
@@ -60,15 +60,15 @@ def draw_gap(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
                 markerfacecolor=colour if row["weights"] == "trained" else "none",
             )  # fmt: skip
         values = part[["lee_first", "lee_other"]].to_numpy(dtype=float)
-        if (values > 0).all():
-            panel.set(xscale="log", yscale="log")
+        for axis in (panel.xaxis, panel.yaxis):
+            logarithmic(axis, values.ravel())
         panel.axline(values.min(axis=None) * np.ones(2), values.max(axis=None) * np.ones(2),
                      color="0.5", linewidth=0.6, linestyle=":")  # fmt: skip
         panel.set_xlabel(f"{sweep.options.lee}, translation, on {first}")
         panel.set_ylabel(f"on {name}")
         above = int((part["gap"] > 0).sum())
         panel.set_title(f"larger on {name} for {above} of {len(part)} models")
-    kinds_legend(figure, table["kind"].map(kind_of), random=(table["weights"] == "random").any())
+    kinds_legend(figure, table)
     return figure, table
 
 

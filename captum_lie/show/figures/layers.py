@@ -124,7 +124,7 @@ def shares(rows: Sequence[Row], values: Tensor, total: float) -> list[dict[str, 
 
 
 def _bars(axes: Axes, part: pd.DataFrame, by: str, colours: dict[str, str]) -> None:
-    """A bar for each kind of layer and value of ``by``; a model without a kind has share 0 of it."""
+    """A bar for each kind of layer and value of ``by``; models without a kind have share 0."""
     width = 0.82 / len(colours)
     for i, (name, colour) in enumerate(colours.items()):
         wide = part[part[by] == name].pivot_table(

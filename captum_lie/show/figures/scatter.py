@@ -39,7 +39,7 @@ def draw_accuracy(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     table = _panel(axes[0, 0], rows, sweep, ylabel=f"{sweep.options.lee}, translation")
     _by_family(axes[1, 0], rows, families)
     axes[1, 0].set_xlabel(f"{sweep.options.lee}, translation")
-    kinds_legend(figure, rows["kind"].map(kind_of), random=(rows["weights"] == "random").any())
+    kinds_legend(figure, rows)
     return figure, table
 
 
@@ -48,8 +48,8 @@ def draw_metrics(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     lee = _lee(sweep, ("translation_x", "rotation", "shear_x"))
     table = sweep.table
     others = [
-        _metric(table, "consistency", "", "consistency"),
-        _metric(table, "group_sample", "translation_x", "group sample, translation"),
+        _metric(table, "consistency", "unshifted", "consistency: changes"),
+        _metric(table, "group_sample", "translation_x", "group sample, translation x"),
         _metric(table, "group_sample", "rotation", "group sample, rotation"),
     ]
     if all(other.empty for other in others):
@@ -92,7 +92,7 @@ def _panels(sweep: Sweep, rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     ]
     for unused in list(axes.flat)[len(panels) :]:
         unused.set_axis_off()
-    kinds_legend(figure, rows["kind"].map(kind_of), random=(rows["weights"] == "random").any())
+    kinds_legend(figure, rows)
     return figure, pd.concat(tables, ignore_index=True)
 
 
@@ -102,7 +102,7 @@ def _panel(
     """Draw one panel, and give its rows with the rank correlation over trained models."""
     for kind, weights, part in _styles(rows):
         points(axes, part, KIND_COLOURS[kind], filled=weights == "trained")
-    logarithmic(axes, rows["value"])
+    logarithmic(axes.yaxis, rows["value"])
     axes.set_xlabel("accuracy")
     axes.set_ylabel(ylabel)
     trained = rows[rows["weights"] == "trained"]
@@ -175,5 +175,5 @@ def _by_family(axes: Axes, rows: pd.DataFrame, families: list[str]) -> None:
         )
     axes.set_yticks(range(len(families)), families)
     axes.grid(axis="y")
-    if (rows["value"] > 0).all():
-        axes.set_xscale("log")
+    logarithmic(axes.xaxis, rows["value"])
+    axes.set_ylim(-0.6, len(families) - 0.4)

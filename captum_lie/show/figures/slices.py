@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from captum_lie.show.figures.slices_file import read_slices
-from captum_lie.show.figures.style import KIND_COLOURS, canvas, kind_of
+from captum_lie.show.figures.style import KIND_COLOURS, canvas, kind_of, logarithmic
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep
 
 
@@ -29,13 +32,18 @@ def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
                 rows.append({"slice": one.name, **_pair(first, second)})
     if not rows:
         raise NothingToDraw(
-            "no pair of the slices was measured under translation_x on the same images: sweep over both --models of a "
-            "pair, or name the sweep's own with --slices FILE"
+            "no pair of the slices was measured under translation_x on the same images: sweep "
+            "over both --models of a pair, or name the sweep's own with --slices FILE"
         )
     table = pd.DataFrame(rows)
     names = list(dict.fromkeys(table["slice"]))
-    figure, axes = canvas(9.0 + 5.0 * len(table) + 9 * len(names), len(names), sharex=True,
-                          height_ratios=[1 + (table["slice"] == n).sum() for n in names])  # fmt: skip
+    counts = [int((table["slice"] == name).sum()) for name in names]
+    figure, axes = canvas(
+        9.0 + 5.0 * len(table) + 9 * len(names),
+        len(names),
+        sharex=True,
+        height_ratios=[1 + count for count in counts],
+    )
     for place, name in zip(axes[:, 0], names, strict=True):
         part = table[table["slice"] == name].reset_index(drop=True)
         for i, row in part.iterrows():
@@ -55,15 +63,14 @@ def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
         place.set_title(name)
         place.grid(axis="y")
     values = pd.concat([table["lee_before"], table["lee_after"]])
-    if (values > 0).all():
-        axes[-1, 0].set_xscale("log")
+    logarithmic(axes[-1, 0].xaxis, values)
     axes[-1, 0].set_xlabel(f"{sweep.options.lee}, translation")
     return figure, table
 
 
-def _pair(before: dict[str, object], after: dict[str, object]) -> dict[str, object]:
-    a, b = float(str(before["value"])), float(str(after["value"]))
-    da, db = float(str(before["stderr"])), float(str(after["stderr"]))
+def _pair(before: dict[Hashable, Any], after: dict[Hashable, Any]) -> dict[str, Any]:
+    a, b = float(before["value"]), float(after["value"])
+    da, db = float(before["stderr"]), float(after["stderr"])
     ratio = b / a if a else float("nan")
     return {
         "before": before["label"], "after": after["label"], "images": before["images"],

@@ -23,6 +23,8 @@ class RankCorrelation:
     def __str__(self) -> str:
         if self.n < FEWEST:
             return f"n = {self.n}: too few for ρ"
+        if not np.isfinite(self.rho):
+            return f"ρ undefined (all alike), n = {self.n}"
         return f"ρ = {self.rho:.2f} [{self.low:.2f}, {self.high:.2f}], n = {self.n}"
 
 
@@ -62,5 +64,6 @@ def rank_correlation(
         return RankCorrelation(spearman(x, y) if n > 1 else np.nan, np.nan, np.nan, n)
     drawn = np.random.default_rng(seed).integers(n, size=(n_resamples, n))
     found = np.array([spearman(x[chosen], y[chosen]) for chosen in drawn])
-    low, high = np.nanpercentile(found, [2.5, 97.5])
+    found = found[np.isfinite(found)]
+    low, high = np.percentile(found, [2.5, 97.5]) if len(found) else (np.nan, np.nan)
     return RankCorrelation(spearman(x, y), float(low), float(high), n)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from matplotlib.axes import Axes
+import numpy as np
+import pandas as pd
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 #: Millimetres: a column of a paper.
 WIDTH = 85.0
 INCH = 25.4
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 7, "axes.titlesize": 7, "axes.labelsize": 7, "legend.fontsize": 6.5,
     "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
@@ -59,15 +62,15 @@ def label_of(group: str) -> str:
     return group.replace("_", " ")
 
 
-def kinds_legend(figure: Figure, kinds: Iterable[str], *, random: bool) -> None:
+def kinds_legend(figure: Figure, rows: pd.DataFrame) -> None:
     """Kinds of models by colour above the figure; open markers for random weights."""
-    used = set(kinds)
+    used = set(rows["kind"].map(kind_of))
     handles = [
         Line2D([], [], marker="o", linestyle="", color=colour, label=kind)
         for kind, colour in KIND_COLOURS.items()
         if kind in used
     ]
-    if random:
+    if "random" in set(rows["weights"]):
         handles.append(
             Line2D([], [], marker="o", linestyle="", markerfacecolor="none", color="0.2",
                    markeredgewidth=0.7, label="random weights")
@@ -77,7 +80,13 @@ def kinds_legend(figure: Figure, kinds: Iterable[str], *, random: bool) -> None:
     )
 
 
-def logarithmic(axes: Axes, values: Iterable[float]) -> None:
-    """A logarithmic vertical axis, where all values are positive."""
-    if all(value > 0 for value in values):
-        axes.set_yscale("log")
+def logarithmic(axis: XAxis | YAxis, values: Iterable[float]) -> None:
+    """Make an axis logarithmic where all values are positive; whole decades are labelled."""
+    known = [value for value in values if np.isfinite(value)]
+    if not known or min(known) <= 0:
+        return
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_minor_formatter(NullFormatter())
+    low, high = np.floor(np.log10(min(known))), np.ceil(np.log10(max(known)))
+    if high - low <= 1:  # else no decade, or a single one, would be in sight
+        getattr(axis.axes, f"set_{axis.axis_name}lim")(10**low, 10 ** max(high, low + 1))

@@ -33,13 +33,18 @@ def draw_subnetworks(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     parts = []
     for cell, record in sweep.records():
         for result in record.subnetworks:
-            found = result.to_dataframe()
-            found = found[found["is_leaf"]].reset_index(drop=True)
-            found["depth"] = found.index / max(len(found) - 1, 1)
-            chosen = found[["module", "call", "depth", "relative_to_generator",
-                            "relative_to_generator_stderr"]]  # fmt: skip
-            chosen = chosen.rename(columns={"relative_to_generator": "value",
-                                            "relative_to_generator_stderr": "stderr"})  # fmt: skip
+            found: pd.DataFrame = result.to_dataframe()
+            found = found.loc[found["is_leaf"]].reset_index(drop=True)
+            found["depth"] = np.arange(len(found)) / max(len(found) - 1, 1)
+            chosen = pd.DataFrame(
+                {
+                    "module": found["module"],
+                    "call": found["call"],
+                    "depth": found["depth"],
+                    "value": found["relative_to_generator"],
+                    "stderr": found["relative_to_generator_stderr"],
+                }
+            )
             parts.append(
                 chosen.dropna(subset=["value"]).assign(
                     model=cell.label, images=cell.images, group=result.group,
@@ -56,11 +61,15 @@ def draw_subnetworks(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
         for (_, name), line in part.groupby(["model", "class"]):
             place.plot(line["depth"], line["value"], color=CLASS_COLOURS[name], alpha=0.22,
                        linewidth=0.45)  # fmt: skip
+        lowest: list[float] = []
         for name in CLASS_COLOURS:
             mean = along_depth(part[part["class"] == name])
+            lowest += mean["value"].tolist()
             place.errorbar(mean["depth"], mean["value"], yerr=mean["stderr"].fillna(0.0),
                            color=CLASS_COLOURS[name], linewidth=1.4, elinewidth=0.7)  # fmt: skip
-        logarithmic(place, part["value"])
+        logarithmic(place.yaxis, part["value"])
+        if lowest:  # below lie the first calls, whose error is rounding
+            place.set_ylim(bottom=min(lowest) / 3)
         place.set_title(label_of(group))
     axes[-1, 0].set_xlabel("depth, as a share of the leaf calls")
     figure.supylabel("error relative to the features' motion", fontsize=7)
@@ -83,5 +92,7 @@ def along_depth(part: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for eighth_name in own.columns:
         mean, error, _ = spread(own[eighth_name])
-        rows.append({"depth": (eighth_name + 0.5) / PARTS, "value": mean, "stderr": error})
+        rows.append(
+            {"depth": (int(str(eighth_name)) + 0.5) / PARTS, "value": mean, "stderr": error}
+        )
     return pd.DataFrame(rows, columns=["depth", "value", "stderr"])

@@ -70,7 +70,9 @@ class SweepSettings:
         return get_groups(names, interpolation=self.interpolation, border=self.border)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it; what came later is left out at its default, so that cells keep their keys.
+        """As JSON has it.
+
+        What came later is left out at its default, so that cells of earlier sweeps keep their keys.
 
         Example:
             >>> "subnetworks" in SweepSettings().plain()
