@@ -50,7 +50,9 @@ def record(name: str, values: tuple[float, float], *, right: int | None = None) 
                           variant="rotation", transformations={"t": angles}),
             ]
         ),
-        layers=(LayerwiseResult(rows(), "translation_x", "aligned", own.sum(0), own, own, None, ""),),
+        layers=(
+            LayerwiseResult(rows(), "translation_x", "aligned", own.sum(0), own, own, None, ""),
+        ),
         sampled=(SampledResult(rows(), "eq_t", *(column(v) for v in sampled)),),
         subnetworks=(
             SubnetworkResult(rows(), "rotation", torch.ones(4), torch.tensor([[1.0], [4.0], [9.0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -41,7 +42,9 @@ def test_figures_hold_what_the_cell_holds(folder: Path) -> None:
     (record,) = cell.records
     assert record.lee is not None
     drawn = {d.name: d.table for d in draw_figures(Sweep([cell])) if d.table is not None}
-    assert set(drawn) == {"fig1_accuracy", "fig4_layers", "fig4_sampled", "fig8_subnetworks"}
+    assert set(drawn) == {
+        "fig1_accuracy", "fig4_layers", "fig4_sampled", "fig8_subnetworks", "worst_directions",
+    }  # fmt: skip
     assert drawn["fig1_accuracy"]["value"].item() == record.lee.mean.item()
     heads = drawn["fig8_subnetworks"].set_index("module")["value"]
     (result,) = record.subnetworks
@@ -56,11 +59,10 @@ def test_a_cell_keeps_what_the_methods_give(folder: Path) -> None:
     model = load_model("cnn")
     (alone,) = LayerwiseSampledError(model).evaluate([images], "eq_t", n_samples=2)
     (sampled,) = record.sampled
-    torch.testing.assert_close(sampled.squared_error, alone.squared_error, equal_nan=True)
+    single: dict[str, Any] = {"equal_nan": True, "rtol": 1e-4, "atol": 1e-8}  # other batches
+    torch.testing.assert_close(sampled.squared_error, alone.squared_error, **single)
     heads = SubnetworkEquivarianceError(model).attribute(images, "translation_x")
-    torch.testing.assert_close(
-        record.subnetworks[0].squared_norm, heads.squared_norm, equal_nan=True, rtol=1e-4, atol=1e-8
-    )
+    torch.testing.assert_close(record.subnetworks[0].squared_norm, heads.squared_norm, **single)
     pd.testing.assert_frame_equal(
         record.subnetworks[0].to_dataframe()[["module", "kind"]],
         heads.to_dataframe()[["module", "kind"]],
