@@ -21,6 +21,7 @@ from captum_lie.show.figures import (
     draw_figures,
     read_slices,
 )
+from captum_lie.show.figures.angles import ratios
 from captum_lie.show.figures.statistics import rank_correlation, spearman
 from tests.command_line import refused, run
 from tests.figures.cells import cell
@@ -125,6 +126,9 @@ def test_beyond_the_paper() -> None:
     assert own["angle"].to_numpy() == pytest.approx(np.degrees([0.1, 0.3]))
     assert own["foretold"].tolist() == pytest.approx([2 * 0.1**2, 6 * 0.3**2])
     assert own["error"].tolist() == [0.01, 0.02]
+    curve = ratios(own, np.array([0.0, 90.0]))
+    foretold = (2 * 0.1**2 + 6 * 0.3**2) / 2
+    assert curve["ratio"].tolist() == pytest.approx([0.015 / foretold])
 
 
 def test_rank_correlation_of_known_cases() -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from captum_lie.show.figures.style import CLASS_COLOURS, canvas, class_of
+from captum_lie.show.figures.style import CLASS_COLOURS, canvas, class_of, logarithmic
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep, spread, weights_of
 
 #: Bins of the angle, with as many images each.
@@ -18,8 +18,8 @@ def draw_angles(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     """Group-sample error of rotations over what LEE foretells, ``LEE · t²``, against the angle.
 
     One while the first order holds; falling where outputs saturate. An image counts with the mean
-    square of its sampled angles. Curves are means over a class's models of their ratios of means in
-    each bin, with standard errors over models.
+    square of its sampled angles. Curves are geometric means over a class's models of their ratios of
+    means in each bin, with standard errors over models.
 
     Returns:
         The figure; and a row per model and image: ``angle`` in degrees (root mean square),
@@ -55,19 +55,21 @@ def draw_angles(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     edges = np.unique(np.quantile(table["angle"], np.linspace(0, 1, BINS + 1)))
     figure, axes = canvas(58)
     place = axes[0, 0]
-    handles = []
+    handles: list[Line2D] = []
+    plotted = [1.0]
     for name, colour in CLASS_COLOURS.items():
         part = table[table["class"] == name]
         if part.empty:
             continue
         curve = ratios(part, edges)
-        place.errorbar(curve["angle"], curve["ratio"], yerr=curve["stderr"].fillna(0.0),
-                       color=colour, marker="o")  # fmt: skip
+        bars = [curve["ratio"] - curve["low"], curve["high"] - curve["ratio"]]
+        place.errorbar(curve["angle"], curve["ratio"], yerr=bars, color=colour, marker="o")
+        plotted += curve["ratio"].tolist()
         handles.append(
             Line2D([], [], color=colour, label=f"{name} (n = {part['model'].nunique()})")
         )
     place.axhline(1, color="0.4", linewidth=0.6, linestyle=":")
-    place.set_ylim(bottom=0)
+    logarithmic(place.yaxis, plotted)
     place.set_xlabel("angle in degrees (root mean square of an image's samples)")
     place.set_ylabel("error / (LEE · t²)")
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
@@ -75,12 +77,18 @@ def draw_angles(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
 
 
 def ratios(part: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
-    """Ratio of error to what is foretold in each bin of the angle: mean and error over models."""
+    """Ratio of error to what is foretold in each bin of the angle.
+
+    Ratios of means are averaged over models as logarithms; ``low`` and ``high`` are one standard
+    error below and above.
+    """
     bins = np.clip(np.searchsorted(edges, part["angle"], side="right") - 1, 0, len(edges) - 2)
     sums = part.assign(bin=bins).groupby(["bin", "model"])[["error", "foretold", "angle"]].mean()
     rows = []
     for chosen, models in sums.groupby("bin"):
-        mean, error, n = spread(models["error"] / models["foretold"])
-        rows.append({"bin": chosen, "angle": models["angle"].mean(), "ratio": mean,
-                     "stderr": error, "n": n})  # fmt: skip
+        mean, error, n = spread(np.log(models["error"] / models["foretold"]))
+        reach = float(np.nan_to_num(error))
+        low, middle, high = np.exp([mean - reach, mean, mean + reach])
+        row = {"angle": models["angle"].mean(), "ratio": middle, "low": low, "high": high, "n": n}
+        rows.append({"bin": chosen, **row})
     return pd.DataFrame(rows)

@@ -11,7 +11,7 @@ from captum_lie.show.figures.style import canvas, kind_of
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep, weights_of
 
 _SHORT = {"translation along x": "transl. x", "translation along y": "transl. y",
-          "hyperbolic rotation": "hyp. rot.", "diagonal stretch": "diag. str."}  # fmt: skip
+          "hyperbolic rotation": "hyp. rot.", "stretch of x against y": "x against y"}  # fmt: skip
 
 
 def draw_directions(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:

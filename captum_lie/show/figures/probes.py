@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 from captum_lie.show.figures.style import canvas, label_of
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep
 
+#: What one line of the figure shares; ``n`` is the number of images.
+LINE = ["model", "images", "n", "group"]
+
 
 def draw_probes(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     """Relative standard error of the estimated control against the number of probes.
@@ -19,10 +22,10 @@ def draw_probes(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     its standard error; the dotted line falls as one over the root of the number.
 
     Returns:
-        The figure; and a row per model, set of images, group and number of probes.
+        The figure; and a row per model, set of ``n`` images, group and number of probes.
     """
     rows = [
-        {"model": cell.label, "images": cell.images, "group": group,
+        {"model": cell.label, "images": cell.images, "n": len(record.lee), "group": group,
          "n_probes": int(cell.settings["n_probes"]), "error": float(error)}
         for cell in sweep.cells
         for record in cell.records
@@ -30,8 +33,8 @@ def draw_probes(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
         for group, error in zip(record.lee.groups, record.lee.control_error, strict=True)
         if error > 0
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["model", "images", "group", "n_probes", "error"])
-    lines = table.groupby(["model", "images", "group"])
+    table = pd.DataFrame(rows, columns=[*LINE, "n_probes", "error"]).drop_duplicates()
+    lines = table.groupby(LINE)
     table = table[lines["n_probes"].transform("nunique") > 1].reset_index(drop=True)
     if table.empty:
         raise NothingToDraw(
@@ -40,7 +43,7 @@ def draw_probes(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
         )
     figure, axes = canvas(58)
     place = axes[0, 0]
-    for _, line in table.groupby(["model", "images", "group"]):
+    for _, line in table.groupby(LINE):
         line = line.sort_values("n_probes")
         place.plot(line["n_probes"], line["error"], color="0.6", linewidth=0.4, alpha=0.5)
     mean = table.groupby("n_probes")["error"].agg(["mean", "sem"])

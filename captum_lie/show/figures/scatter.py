@@ -111,7 +111,10 @@ def _panel(
         trained["value"].to_numpy(dtype=float),
         seed=sweep.options.seed,
     )
-    axes.set_title(f"{title}\n{found}" if title else str(found))
+    if title:  # two panels a row leave little room
+        axes.set_title(f"{title}\n{found}", x=-0.22, fontsize=6)
+    else:
+        axes.set_title(str(found))
     return rows.assign(rho=found.rho, rho_low=found.low, rho_high=found.high, rho_n=found.n)
 
 

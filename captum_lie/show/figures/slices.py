@@ -39,7 +39,7 @@ def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     names = list(dict.fromkeys(table["slice"]))
     counts = [int((table["slice"] == name).sum()) for name in names]
     figure, axes = canvas(
-        9.0 + 5.0 * len(table) + 9 * len(names),
+        9.0 + 7.5 * len(table) + 9 * len(names),
         len(names),
         sharex=True,
         height_ratios=[1 + count for count in counts],
@@ -58,7 +58,10 @@ def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
                     row[f"lee_{side}"], i, xerr=np.nan_to_num(row[f"stderr_{side}"]), fmt="o",
                     color=colour, markerfacecolor=colour if filled else "white", elinewidth=0.5,
                 )  # fmt: skip
-        place.set_yticks(range(len(part)), [f"{r.before} → {r.after}" for r in part.itertuples()])
+        place.set_yticks(
+            range(len(part)),
+            [f"{_short(r.before)}\n→ {_short(r.after)}" for r in part.itertuples()],
+        )
         place.set_ylim(len(part) - 0.4, -0.6)
         place.set_title(name)
         place.grid(axis="y")
@@ -66,6 +69,11 @@ def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     logarithmic(axes[-1, 0].xaxis, values)
     axes[-1, 0].set_xlabel(f"{sweep.options.lee}, translation")
     return figure, table
+
+
+def _short(label: object) -> str:
+    """A label as the axis has room for it."""
+    return str(label).removeprefix("timm:").replace("@random", " (random)")
 
 
 def _pair(before: dict[Hashable, Any], after: dict[Hashable, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def kinds_legend(figure: Figure, rows: pd.DataFrame) -> None:
                    markeredgewidth=0.7, label="random weights")
         )  # fmt: skip
     figure.legend(
-        handles=handles, loc="outside upper center", ncols=3, columnspacing=1.0, handletextpad=0.2
+        handles=handles, loc="outside upper center", ncols=4, columnspacing=1.0, handletextpad=0.2
     )
 
 

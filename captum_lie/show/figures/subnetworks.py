@@ -87,7 +87,7 @@ def draw_subnetworks(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
 
 def along_depth(part: pd.DataFrame) -> pd.DataFrame:
     """Mean over models in each part of the depth, of a model's own mean there."""
-    eighth = np.minimum((part["depth"] * PARTS).astype(int), PARTS - 1)
+    eighth = (part["depth"] * PARTS).astype(int).clip(upper=PARTS - 1)
     own = part["value"].groupby([part["model"], eighth.rename("part")]).mean().unstack("part")
     rows = []
     for eighth_name in own.columns:
