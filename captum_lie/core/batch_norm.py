@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import torch.nn.functional as F
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from captum_lie.core import differentiable
@@ -31,9 +32,7 @@ class AffineBatchNorm(TorchFunctionMode):
             bound.apply_defaults()
             given = bound.arguments
             x, mean = given["input"], given["running_mean"]
-            # Duals have rules of their own.
-            dual = isinstance(x, Dual | differentiable.Dual)
-            if not given["training"] and mean is not None and not dual:
+            if not given["training"] and mean is not None and not _has_rule(x):
                 scale, shift = fixed_statistics(
                     mean, given["running_var"], given["weight"], given["bias"], given["eps"]
                 )
@@ -41,6 +40,11 @@ class AffineBatchNorm(TorchFunctionMode):
                 scaled = x * scale.reshape(channels)
                 return scaled.add_(shift.reshape(channels))  # in place: half the memory to write
         return func(*args, **kwargs)
+
+
+def _has_rule(x: Tensor) -> bool:
+    """Whether duals arrive at their own rule: not below autograd, which would take its kernel."""
+    return isinstance(x, differentiable.Dual) or (isinstance(x, Dual) and not x.requires_grad)
 
 
 _BATCH_NORM = inspect.signature(F.batch_norm)

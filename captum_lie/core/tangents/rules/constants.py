@@ -78,6 +78,11 @@ def clone(x: Dual, *, memory_format: torch.memory_format | None = None) -> Dual:
     return _formatted(x.stack.clone(), memory_format, x)
 
 
+@rule(*overloads("_lazy_clone"))
+def lazy_clone(x: Dual) -> Dual:
+    return Dual(torch._lazy_clone(x.stack), x.run)
+
+
 @rule(aten.contiguous.default)
 def contiguous(x: Dual, *, memory_format: torch.memory_format = torch.contiguous_format) -> Dual:
     if primal(x).is_contiguous(memory_format=memory_format):
