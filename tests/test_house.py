@@ -48,6 +48,7 @@ ANY_KEYWORDS: dict[str, str] = {
     "nothing, whatever it is given",
     "captum_lie/core/differentiable": "rules pass on whatever keywords their operator has",
     "captum_lie/core/tangents": "rules pass on whatever keywords their operator has",
+    "captum_lie/show/figures/style.py:canvas": "whatever matplotlib's subplots take",
     "captum_lie/show/pages.py:render": "whatever the template of a page names",
 }
 

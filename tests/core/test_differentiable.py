@@ -210,11 +210,7 @@ def test_regions_without_autocast() -> None:
 
 
 def test_a_small_moving_tensor_in_a_larger_sum_is_no_view_of_itself() -> None:
-<<<<<<< HEAD
     """Tangents have the memory of their tensor, which other views may share and write to."""
-=======
-    """Tangents have the strides of their tensor, which may be viewed and written to."""
->>>>>>> penalty
 
     def function(x: Tensor) -> Tensor:
         total = x.mean((2, 3), keepdim=True) + constant(*x.shape)
