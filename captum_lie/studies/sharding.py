@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from captum_lie.errors import InvalidValueError
+from torch.utils.data import DataLoader, SequentialSampler, Subset
+
+from captum_lie.core.loaders import images_of
+from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.images import Batches
 
 
@@ -70,5 +75,76 @@ class Shard:
                 f"{total} batches cannot be shared out to {self.count} shards: use fewer shards, "
                 "or a smaller batch size."
             )
-        start, stop = (i * total // self.count for i in (self.index, self.index + 1))
-        return batches.part(start, stop)
+        return batches.part(*self.bounds(total))
+
+    def bounds(self, total: int) -> tuple[int, int]:
+        """Of ``total`` batches the first of this part, and the first after it.
+
+        Example:
+            >>> [Shard(i, 3).bounds(4) for i in range(3)]
+            [(0, 1), (1, 2), (2, 4)]
+        """
+        return self.index * total // self.count, (self.index + 1) * total // self.count
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive batches of a data set, and the position of their first image."""
+
+    batches: Iterable[Any]
+    first: int
+
+
+def part_of(loader: Iterable[Any], index: int, count: int) -> Part | None:
+    """The ``index``-th of ``count`` parts of a loader, or None where there are fewer batches.
+
+    Args:
+        loader: a ``DataLoader`` that does not shuffle and has a batch size,
+            :class:`~captum_lie.images.Batches`, or a list of batches.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it shuffles, has no batch size or holds nothing.
+
+    Example:
+        >>> import torch
+        >>> [part.first for i in range(2) if (part := part_of([torch.rand(3, 1, 2, 2)] * 5, i, 2))]
+        [0, 6]
+    """
+    if not isinstance(loader, DataLoader | Batches | Sequence):
+        raise InvalidTypeError(
+            "To be shared out among processes, images must come from a DataLoader, from "
+            f"captum_lie.images.Batches or in a list of batches; got {type(loader).__name__}."
+        )
+    total = len(loader)
+    if not total:
+        raise InvalidValueError("There are no images: nothing to measure.")
+    if index >= total:
+        return None
+    shard = Shard(index, min(count, total))
+    if isinstance(loader, Batches):
+        batches = shard.of(loader)
+        return Part(batches, batches.first)
+    start, stop = shard.bounds(total)
+    if isinstance(loader, DataLoader):
+        return _part_of_loader(loader, start, stop)
+    return Part(loader[start:stop], sum(len(images_of(batch)) for batch in loader[:start]))
+
+
+def _part_of_loader(loader: DataLoader[Any], start: int, stop: int) -> Part:
+    size = loader.batch_size
+    if size is None or not isinstance(loader.sampler, SequentialSampler):
+        raise InvalidValueError(
+            "A DataLoader that shuffles, or makes its batches itself, cannot be shared out: each "
+            "process would see images of its own. Give one with batch_size and without shuffle."
+        )
+    first, end = start * size, min(stop * size, len(loader.sampler))
+    own = DataLoader(
+        Subset(loader.dataset, range(first, end)),
+        batch_size=size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn,
+    )
+    return Part(own, first)

@@ -1,0 +1,169 @@
+"""One large model over several processes: each measures its part of the images.
+
+Started by torchrun, on one machine or several. Parts consist of whole batches, one after the other
+(:class:`~captum_lie.studies.sharding.Shard`): no sample is repeated to make them even, and every
+image is computed in the company in which one process would compute it.
+
+- :func:`evaluate` reduces moments (:class:`~captum_lie.studies.moments.Moments`), a few hundred
+  numbers however many images there are, and gives them to every process: for tables, and for
+  training loops.
+- :func:`carry_out` gathers the records themselves in the first process, where
+  :func:`~captum_lie.results.merge` puts them together to exactly those of one process: a report
+  holds what was measured of each image, from which it can be drawn and merged again, and moments
+  do not tell that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from captum_lie.attribution import LocalEquivarianceError
+from captum_lie.core.groups import Groups, get_groups
+from captum_lie.errors import InvalidValueError
+from captum_lie.images import ImageSource
+from captum_lie.results import Measurement, merge
+from captum_lie.studies import plan as studies
+from captum_lie.studies.candidates import Candidate
+from captum_lie.studies.moments import Moments, combined, moments_of, nothing
+from captum_lie.studies.sharding import Shard, part_of
+
+#: What torchrun tells each process that it starts.
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launched() -> bool:
+    """Whether torchrun, or whoever sets the same variables, started this process."""
+    return all(name in os.environ for name in VARIABLES)
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the processes that torchrun started, if it started this one.
+
+    By PyTorch's choice of backends: gloo for tensors on the CPU, nccl for those on GPUs.
+    """
+    if not launched() or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group()
+    try:
+        yield
+        dist.barrier()  # nobody leaves while others still exchange something
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device() -> str:
+    """The device of this process: of the GPUs of its machine, the one with its local rank."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def rank() -> int:
+    """Which of the processes this is; 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are; 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def evaluate(
+    method: LocalEquivarianceError,
+    loader: Iterable[Any],
+    groups: Groups = "all",
+    *,
+    relative: bool = True,
+    gram: bool = False,
+    **options: Any,
+) -> Moments:
+    """LEE over a data set, each process taking its part: what ``method.evaluate`` gives of it all.
+
+    Every process calls this with the same model, groups and loader.
+
+    Args:
+        method: with the model on this process's device.
+        loader: of the whole data set, as :func:`~captum_lie.studies.sharding.part_of` takes it.
+        groups, relative, gram, options: as for
+            :meth:`captum_lie.LocalEquivarianceError.collect`.
+
+    Returns:
+        Moments over all images, the same in every process; their ``to_dataframe()`` is that of
+        :meth:`captum_lie.LocalEquivarianceError.evaluate`.
+
+    Raises:
+        TypeError, ValueError: no images, or a loader that cannot be shared out.
+
+    Example:
+        Without a process group there is one process:
+
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5))
+        >>> found = evaluate(LocalEquivarianceError(model), [torch.rand(2, 3, 4, 4)], "rotation")
+        >>> found.n, list(found.to_dataframe()["group"])
+        (2, ['rotation'])
+    """
+    names = tuple(group.name for group in get_groups(groups))
+    part = part_of(loader, rank(), world_size())
+    mine = nothing(names)
+    if part is not None:
+        mine = moments_of(
+            method.collect(
+                part.batches,
+                groups,
+                relative=relative,
+                gram=gram,
+                first_index=part.first,
+                **options,
+            )
+        )
+    return combined(_exchanged(mine))
+
+
+def _exchanged(mine: Moments) -> list[Moments]:
+    """The moments of all processes, in their order."""
+    if world_size() == 1:
+        return [mine]
+    place = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    vector = mine.vector().to(place)
+    vectors = [torch.empty_like(vector) for _ in range(world_size())]
+    dist.all_gather(vectors, vector)
+    return [Moments.from_vector(mine.groups, each.cpu()) for each in vectors]
+
+
+def carry_out(
+    plan: studies.Plan,
+    candidates: Sequence[Candidate],
+    source: ImageSource,
+    device: torch.device,
+) -> Measurement | None:
+    """As :func:`captum_lie.studies.plan.carry_out`, each process taking its part of the images.
+
+    Returns:
+        In the first process the whole measurement, in the others None.
+
+    Raises:
+        ValueError: the plan is for a shard, a model does not take its images, or an image of a part
+            cannot be read.
+    """
+    if plan.shard.count > 1:
+        raise InvalidValueError(
+            "Several processes share out the images themselves: leave out --shard."
+        )
+    mine = None
+    count = min(world_size(), -(-len(source) // plan.demands.batch_size))
+    if rank() < count:
+        options = replace(plan.options, show_progress=plan.options.show_progress and not rank())
+        part = replace(plan, shard=Shard(rank(), count), options=options)
+        mine = studies.carry_out(part, candidates, source, device)
+    if world_size() == 1:
+        return mine
+    gathered: list[Measurement | None] | None = None if rank() else [None] * world_size()
+    dist.gather_object(mine, gathered)
+    return None if gathered is None else merge([part for part in gathered if part is not None])
