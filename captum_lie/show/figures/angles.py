@@ -18,8 +18,8 @@ def draw_angles(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     """Group-sample error of rotations over what LEE foretells, ``LEE · t²``, against the angle.
 
     One while the first order holds; falling where outputs saturate. An image counts with the mean
-    square of its sampled angles. Curves are geometric means over a class's models of their ratios of
-    means in each bin, with standard errors over models.
+    square of its sampled angles. Curves are geometric means over a class's models of their ratios
+    of means in each bin, with standard errors over models.
 
     Returns:
         The figure; and a row per model and image: ``angle`` in degrees (root mean square),
@@ -86,7 +86,7 @@ def ratios(part: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
     sums = part.assign(bin=bins).groupby(["bin", "model"])[["error", "foretold", "angle"]].mean()
     rows = []
     for chosen, models in sums.groupby("bin"):
-        mean, error, n = spread(np.log(models["error"] / models["foretold"]))
+        mean, error, n = spread(pd.Series(np.log(models["error"] / models["foretold"])))
         reach = float(np.nan_to_num(error))
         low, middle, high = np.exp([mean - reach, mean, mean + reach])
         row = {"angle": models["angle"].mean(), "ratio": middle, "low": low, "high": high, "n": n}
