@@ -86,8 +86,7 @@ def ratios(part: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
     sums = part.assign(bin=bins).groupby(["bin", "model"])[["error", "foretold", "angle"]].mean()
     rows = []
     for chosen, models in sums.groupby("bin"):
-        ratios = (models["error"] / models["foretold"]).map(np.log)
-        mean, error, n = spread(ratios)
+        mean, error, n = spread(pd.Series(np.log(models["error"] / models["foretold"])))
         reach = float(np.nan_to_num(error))
         low, middle, high = np.exp([mean - reach, mean, mean + reach])
         row = {"angle": models["angle"].mean(), "ratio": middle, "low": low, "high": high, "n": n}

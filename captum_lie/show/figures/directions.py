@@ -43,14 +43,14 @@ def draw_directions(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
                               aggfunc="mean")[motions]  # fmt: skip
     errors = table.groupby(["kind", "family", "motion"])["share"].sem().unstack()[motions]
     counts = table.groupby(["kind", "family"])["model"].nunique()
-    figure, axes = canvas(22 + 5.4 * len(means))
+    figure, axes = canvas(24 + 7.0 * len(means))
     place = axes[0, 0]
     place.imshow(means.to_numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     shown, missed = means.to_numpy(dtype=float), errors.to_numpy(dtype=float)
     for i in range(len(means)):
         for j in range(len(motions)):
             mean, error = shown[i, j], missed[i, j]
-            text = f"{100 * mean:.0f}" + (f" ± {100 * error:.0f}" if np.isfinite(error) else "")
+            text = f"{100 * mean:.0f}" + (f"\n± {100 * error:.0f}" if np.isfinite(error) else "")
             place.text(j, i, text, ha="center", va="center", fontsize=6,
                        color="white" if mean > 0.6 else "0.15")  # fmt: skip
     place.set_xticks(range(len(motions)), [_SHORT.get(m, m) for m in motions], rotation=40)
@@ -60,5 +60,5 @@ def draw_directions(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
                                          for kind, family in means.index])  # fmt: skip
     place.spines[:].set_visible(False)
     place.tick_params(length=0)
-    place.set_title("share of the worst affine direction, % ± standard error", x=-0.25)
+    figure.suptitle("shares of the worst affine direction, % ± standard error", fontsize=7)
     return figure, table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from captum_lie.show.figures.style import canvas, label_of
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep
@@ -53,6 +54,7 @@ def draw_probes(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     place.plot(ends, mean["mean"].iloc[0] * np.sqrt(ends[0] / ends), color="0.2", linestyle=":")
     place.set(xscale="log", yscale="log", xlabel="probes", ylabel="relative error of the control")
     place.set_xticks(mean.index, [str(n) for n in mean.index])
+    place.xaxis.set_minor_formatter(NullFormatter())
     groups = ", ".join(label_of(group) for group in dict.fromkeys(table["group"]))
     n_models = table["model"].nunique()
     place.set_title(f"{n_models} models; {groups}" if len(groups) < 40 else f"{n_models} models, "
