@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from captum_lie.core.autodiff import unhooked
 from captum_lie.core.derivative import OutputFn, bind
 from captum_lie.core.groups import OneParameterGroup
+from captum_lie.core.tangents import carried, derivatives_of
 from captum_lie.layerwise.evaluation import Evaluation, evaluated, leaves_of
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side
 from captum_lie.layerwise.walks import Walk, walks_of
@@ -29,21 +30,23 @@ class Recording:
         function: ``output_fn(model(x))`` as a function of the image inputs alone.
         inputs: where it was evaluated, each ``[N, C, H, W]``.
         evaluation: that evaluation.
+        derivatives: of the function along the tangents that were carried, ``[T, N, ...]``.
     """
 
     evaluation: Evaluation
+    derivatives: Tensor
 
     def __init__(
         self,
         model: nn.Module,
         function: Callable[..., Tensor],
-        leaves: tuple[Tensor, ...],
+        inputs: tuple[Tensor, ...],
         modules: Collection[str] | None,
         hooks: ExitStack,
     ) -> None:
         self.model, self.function = model, function
-        self.inputs = tuple(x.detach() for x in leaves)
-        self._leaves = leaves
+        self.inputs = inputs
+        self._leaves: tuple[Tensor, ...] = ()
         self._modules = modules
         self._hooks = hooks
         self._groups: Sequence[OneParameterGroup] = ()
@@ -58,6 +61,12 @@ class Recording:
     def calls(self) -> list[Call]:
         """The calls to be told apart: of the chosen modules, or every one; first the model's."""
         return [call for call in self.evaluation.calls if self._is_chosen(call)]
+
+    def evaluate(self, leaves: tuple[Tensor, ...], overrides: Overrides | None) -> None:
+        """Evaluate the function on leaves of the graph; once, until the hooks go."""
+        self._leaves = leaves
+        evaluation = evaluated(self.model, self.function, leaves, self.watch, overrides=overrides)
+        self.evaluation = self._hooks.enter_context(evaluation)
 
     def expect_many(self, groups: Sequence[OneParameterGroup]) -> None:
         """Prepare for many backward passes with these groups: keep the tangents at all boundaries.
@@ -95,7 +104,9 @@ class Recording:
     def _contribution(self, call: Call) -> Tensor:
         """``⟨v, C_i⟩`` of one call, ``[G, N]``."""
         output = self.output
-        total = output.new_zeros(len(self._groups), len(output), dtype=torch.float64)
+        total = torch.zeros(
+            len(self._groups), len(output), dtype=torch.float64, device=output.device
+        )
         if not call.resolved:
             return total.fill_(torch.nan)
         if not call.idle:
@@ -130,16 +141,24 @@ def recorded(
     args: object = None,
     overrides: Overrides | None = None,
     modules: Collection[str] | None = None,
+    tangents: tuple[Tensor, ...] | None = None,
 ) -> Iterator[Recording]:
     """Evaluate a model with its boundaries watched; hooks and flags are undone on leaving.
 
     Args:
         modules: names of the modules to tell apart, beside the model itself; None for all.
+        tangents: for each input, directions ``[T, N, C, H, W]`` to carry through the evaluation.
+
+    Raises:
+        NoRule: tangents cannot be carried through an operation of the model.
     """
-    leaves = leaves_of(inputs)
     with ExitStack() as hooks:
         function = bind(model, output_fn, None, args)
-        recording = Recording(model, function, leaves, modules, hooks)
-        evaluation = evaluated(model, function, leaves, recording.watch, overrides=overrides)
-        recording.evaluation = hooks.enter_context(evaluation)
+        recording = Recording(model, function, tuple(x.detach() for x in inputs), modules, hooks)
+        if tangents is None:
+            recording.evaluate(leaves_of(inputs), overrides)
+        else:
+            with carried(inputs, tangents) as leaves:
+                recording.evaluate(leaves, overrides)
+                recording.derivatives = derivatives_of(recording.output)
         yield recording
