@@ -20,7 +20,7 @@ from captum_lie.studies.moments import combined, moments_of, nothing
 from captum_lie.studies.sharding import part_of
 from tests.distributed.subjects import GROUPS, IMAGES, local_error
 
-EXACT = {"rtol": 1e-12, "atol": 1e-300, "equal_nan": True}
+EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-300, "equal_nan": True}
 
 
 def result(n: int, *, spread: float = 1.0, seed: int = 0) -> LeeResult:
@@ -54,7 +54,7 @@ def test_parts_make_the_whole(cuts: list[int], spread: float) -> None:
     torch.testing.assert_close(found.relative, whole.relative, **EXACT)
     torch.testing.assert_close(found.gram, whole.gram, **EXACT)
     # Of values 1 + 1e-6 r with 16 digits, the differences have 10.
-    within = {"rtol": 1e-15 / spread * 100, "atol": 0.0}
+    within: dict[str, Any] = {"rtol": 1e-15 / spread * 100, "atol": 0.0}
     torch.testing.assert_close(found.stderr, whole.stderr, **within)
     torch.testing.assert_close(found.relative_stderr, whole.relative_stderr, **within)
     pd.testing.assert_frame_equal(found.to_dataframe(), whole.to_dataframe(), rtol=1e-6)
@@ -87,11 +87,12 @@ def test_what_was_not_measured_stays_so() -> None:
 def test_parts_of_a_loader_are_measured_as_in_the_whole(kind: str, count: int) -> None:
     """Whole batches, uneven parts, and more parts than batches."""
     method = local_error()
-    loader: Iterable[Any] = {
+    loaders: dict[str, Iterable[Any]] = {
         "DataLoader": DataLoader(TensorDataset(IMAGES), batch_size=3),
         "Batches": Batches(ImageStack(IMAGES), batch_size=3),
         "list": list(IMAGES.split(3)),
-    }[kind]
+    }
+    loader = loaders[kind]
     parts = [part_of(loader, i, count) for i in range(count)]
     assert [part is None for part in parts] == [i >= 5 for i in range(count)]
     measured = [
