@@ -47,12 +47,13 @@ def launched() -> bool:
 def process_group() -> Iterator[None]:
     """Join the processes that torchrun started, if it started this one.
 
-    By PyTorch's choice of backends: gloo for tensors on the CPU, nccl for those on GPUs.
+    By gloo, also where the models run on GPUs: what is exchanged are a few numbers on the CPU, and
+    so several processes may share a GPU, which nccl refuses.
     """
     if not launched() or dist.is_initialized():
         yield
         return
-    dist.init_process_group()
+    dist.init_process_group("gloo")
     try:
         yield
         dist.barrier()  # nobody leaves while others still exchange something

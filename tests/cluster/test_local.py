@@ -71,7 +71,7 @@ def test_what_submitit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--cpus-per-task=4 python" in text
 
 
-def sbatch(told: dict[str, object]) -> str:
+def sbatch(told: dict[str, Any]) -> str:
     """The batch script of those parameters, as submitit writes it."""
     from submitit.slurm import slurm
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import spawn as start
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_lie.core.groups import get_groups
@@ -32,7 +33,7 @@ def spawn(work: object, count: int, folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_process, (count, port, work, folder), nprocs=count)
+    start(_process, (count, port, work, folder), nprocs=count)
 
 
 def _process(rank: int, count: int, port: int, work: object, folder: Path) -> None:
@@ -114,5 +115,5 @@ def fails_in_one(folder: Path) -> None:
 
 
 def test_a_process_that_fails_does_not_leave_the_others_waiting(tmp_path: Path) -> None:
-    with pytest.raises(multiprocessing.ProcessRaisedException, match=r"only here|closed by peer"):
+    with pytest.raises(ProcessRaisedException, match=r"only here|closed by peer"):
         spawn(fails_in_one, 2, tmp_path)
