@@ -29,6 +29,7 @@ from captum_lie.core.groups import (
     get_groups,
 )
 from captum_lie.layerwise import LayerwiseEquivarianceError, SubnetworkEquivarianceError
+from captum_lie.penalty import LiePenalty
 
 __version__ = version("captum-lie")
 
@@ -41,6 +42,7 @@ __all__ = [
     "LayerLieDerivative",
     "LayerwiseEquivarianceError",
     "LieDerivative",
+    "LiePenalty",
     "LocalEquivarianceError",
     "OneParameterGroup",
     "PrincipalDirections",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from captum_lie.errors import InvalidValueError
+from captum_lie.errors import InvalidValueError, first_line
 
 
 def find_factory(spec: str) -> Callable[..., Any]:
@@ -52,4 +52,5 @@ def find_factory(spec: str) -> Callable[..., Any]:
 
 def described(error: BaseException) -> str:
     """An error's type and the first line of what it says."""
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"

@@ -14,6 +14,7 @@ __all__ = [
     "UnknownModelError",
     "UnsupportedModelError",
     "UserError",
+    "first_line",
 ]
 
 
@@ -48,3 +49,13 @@ class DamagedFileError(UserError, RuntimeError):
 
 class UnknownModelError(UserError, LookupError):
     """No model goes by that name."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type, where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("bad shape\\nand how it came about")), first_line(KeyError())
+        ('bad shape', 'KeyError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

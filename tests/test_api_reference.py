@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 EXTRAS = {"captum_lie_onnx": "onnxruntime", "captum_lie_timm": "timm"}
 MODULES = (
     "captum_lie",
+    "captum_lie.errors",
     "captum_lie.examples",
+    *(f"captum_lie.extending.{name}" for name in ("checks", "commands", "metrics", "tensors")),
     "captum_lie.images",
     "captum_lie.layerwise",
     "captum_lie.layouts",

@@ -26,6 +26,7 @@ from captum_lie import (
 )
 from captum_lie.core.autodiff import differentiable
 from captum_lie.core.scrambling import phase_scrambled
+from captum_lie.layouts import NCHW
 from tests.toy_models import WrongBackward, build, images
 
 MODELS = ["resnet", "vit", "mixer"]
@@ -292,9 +293,9 @@ def test_batch_norm_with_fixed_statistics_is_an_affine_map(affine: bool) -> None
         (nn.BatchNorm1d(3, affine=affine), torch.randn(2, 3)),
         (nn.BatchNorm3d(3, affine=affine, track_running_stats=False), torch.randn(2, 3, 2, 2, 2)),
     ):
-        if norm.running_mean is not None:
+        if norm.running_mean is not None and norm.running_var is not None:
             norm.running_mean.uniform_()
-            norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+            norm.running_var.uniform_(0.5, 2)
         if affine:
             nn.init.normal_(norm.weight)
             nn.init.normal_(norm.bias)
@@ -427,7 +428,7 @@ def test_lee_is_that_of_forward_mode_where_the_modes_disagree() -> None:
 
 
 def test_a_dense_output_that_moves_has_no_relative_lee() -> None:
-    method = LocalEquivarianceError(build("dense"), output_layout="image")
+    method = LocalEquivarianceError(build("dense"), output_layout=NCHW)
     table = method.evaluate([images()], ["rotation"])
     assert table["lee"].notna().all()
     assert table["relative_lee"].isna().all()

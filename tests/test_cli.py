@@ -9,6 +9,7 @@ import sys
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -281,9 +282,9 @@ def test_a_full_disk_leaves_no_half_written_report(
     old.write_text("from an earlier run")
     real = os.fdopen
 
-    def full(handle: int, *args: str, **kwargs: str) -> object:
+    def full(handle: int, *args: Any, **kwargs: Any) -> object:
         os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
-        return real(handle, *args, **kwargs)  # type: ignore[call-overload]
+        return real(handle, *args, **kwargs)
 
     monkeypatch.setattr("captum_lie.results.files.os.fdopen", full)
     message = refused("measure", "--model", "cnn", "--limit", "2", "--out", tmp_path, *FAST)

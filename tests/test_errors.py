@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import LieDerivative, LocalEquivarianceError, get_group, lie_derivative
-from tests.toy_models import build, images
+from captum_lie.layouts import NCHW
+from tests.toy_models import build, images, untyped
 
 ENTRIES: dict[str, Callable[[Any, Any], Any]] = {
     "lie_derivative": lambda model, x: lie_derivative(model, x, "rotation"),
@@ -121,11 +122,11 @@ def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="Unknown group"):
         LocalEquivarianceError(model).score(x, ["rotation", "spin"])
     with pytest.raises(ValueError, match="Unknown norm 'l3'"):
-        LocalEquivarianceError(model, norm="l3")  # type: ignore[arg-type]
+        LocalEquivarianceError(model, norm=untyped("l3"))
     with pytest.raises(ValueError, match="Unknown output_layout"):
-        LocalEquivarianceError(model, output_layout="nchw")  # type: ignore[arg-type]
+        LocalEquivarianceError(model, output_layout=untyped("nchw"))
     with pytest.raises(ValueError, match="Unknown output_layout"):
-        lie_derivative(model, x, output_layout="nchw")  # type: ignore[arg-type]
+        lie_derivative(model, x, output_layout=untyped("nchw"))
 
 
 def test_outputs_that_lee_cannot_use() -> None:
@@ -134,7 +135,7 @@ def test_outputs_that_lee_cannot_use() -> None:
         with pytest.raises(ValueError, match=r"at least two classes.*output_fn=torch.sigmoid"):
             LocalEquivarianceError(output).score(x)
         assert LocalEquivarianceError(output, torch.sigmoid).score(x).shape == (2, 10)
-    dense = LocalEquivarianceError(build("dense"), output_layout="image")
+    dense = LocalEquivarianceError(build("dense"), output_layout=NCHW)
     assert dense.score(x).shape == (2, 10)
     with pytest.raises(ValueError, match=r"trivial layout.*Use score"):
         dense.attribute(x)
@@ -145,7 +146,7 @@ def test_outputs_that_lee_cannot_use() -> None:
     with pytest.raises(ValueError, match="n_probes must be at least 4"):
         LocalEquivarianceError(build("resnet")).control_score(x, n_probes=3)
     with pytest.raises(ValueError, match=r"\[N, C, H, W\]"):
-        lie_derivative(build("resnet"), x, output_layout="image")
+        lie_derivative(build("resnet"), x, output_layout=NCHW)
 
 
 def test_loaders_that_cannot_be_evaluated() -> None:

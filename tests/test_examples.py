@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_lie.examples import CLASSES, MODEL_NAMES, accuracy, load_images, load_model
+from captum_lie.examples import CLASSES, MODEL_NAMES, accuracy, crops, load_images, load_model
 from captum_lie.examples import data as data_module
 from captum_lie.examples import train as training
 from captum_lie.examples.models import BlurPool
@@ -41,7 +41,7 @@ def test_shipped_data_is_small() -> None:
 
 def test_licence_file_names_every_photograph() -> None:
     text = files("captum_lie.examples").joinpath("data").joinpath("LICENSE.md").read_text("utf-8")
-    for name, (function, _) in training.PHOTOGRAPHS.items():
+    for name, (function, _) in crops.PHOTOGRAPHS.items():
         assert f"| {name} | `{function}` |" in text
 
 
@@ -229,7 +229,7 @@ def test_blur_pool_averages_then_subsamples() -> None:
 # --- training --------------------------------------------------------------------------------
 
 
-def painted(height: int, width: int, boxes: list[training.Box]) -> torch.Tensor:
+def painted(height: int, width: int, boxes: list[crops.Box]) -> torch.Tensor:
     """How many of the boxes cover each pixel."""
     canvas = torch.zeros(height, width, dtype=torch.int64)
     for box in boxes:
@@ -243,7 +243,7 @@ def painted(height: int, width: int, boxes: list[training.Box]) -> torch.Tensor:
     ("height", "width", "size"), [(512, 512, 96), (300, 451, 48), (96, 97, 48), (1411, 1411, 192)]
 )
 def test_split_shares_no_pixel(height: int, width: int, size: int) -> None:
-    train, test = training.split(height, width, size)
+    train, test = crops.split(height, width, size)
     assert train
     assert test
     covered = painted(height, width, train + test)
@@ -254,42 +254,42 @@ def test_split_shares_no_pixel(height: int, width: int, size: int) -> None:
 
 def test_split_of_a_small_photograph() -> None:
     with pytest.raises(ValueError, match="95 x 300 pixels holds fewer than 2 x 2 tiles of 48"):
-        training.split(95, 300, 48)
+        crops.split(95, 300, 48)
 
 
 def test_tiles_do_not_see_beyond_their_box() -> None:
-    boxes = [training.Box(0, 0, 96), training.Box(96, 192, 96)]
+    boxes = [crops.Box(0, 0, 96), crops.Box(96, 192, 96)]
     photo = torch.rand(3, 192, 288, generator=torch.Generator().manual_seed(0))
     changed = torch.where(painted(192, 288, boxes) > 0, photo, 1 - photo)
     assert not torch.equal(photo, changed)
-    assert torch.equal(training.cut(photo, boxes), training.cut(changed, boxes))
+    assert torch.equal(crops.cut(photo, boxes), crops.cut(changed, boxes))
 
 
 def test_flat_crops_are_dropped() -> None:
     tiles = torch.full((2, 3, 48, 48), 0.5)
     tiles[1, :, ::2] = 0.9
-    positions = training.crop_positions(tiles, stride=8)
+    positions = crops.crop_positions(tiles, stride=8)
     assert positions.tolist() == [[1, row, column] for row in (0, 8, 16) for column in (0, 8, 16)]
-    assert torch.equal(training.crop(tiles, positions[5:6])[0], tiles[1, :, 8:40, 16:48])
+    assert torch.equal(crops.crop(tiles, positions[5:6])[0], tiles[1, :, 8:40, 16:48])
 
 
 def test_shipped_images_come_from_test_pixels_of_the_photographs() -> None:
     """The whole chain on the real photographs: box, tile, crop, file."""
     pytest.importorskip("skimage")
-    assert tuple(sorted(training.PHOTOGRAPHS)) == CLASSES
+    assert tuple(sorted(crops.PHOTOGRAPHS)) == CLASSES
     images, labels = load_images()
     records = data_module.read_metadata()["images"]
-    train_sources, test_sources = training.load_sources()
-    held_out = training.held_out(test_sources)
+    train_sources, test_sources = crops.load_sources()
+    held_out = crops.held_out(test_sources)
     assert torch.equal(held_out.labels.bincount(), torch.full((len(CLASSES),), 100))
-    shipped = held_out.part(training.shipped_indices(len(CLASSES)))
+    shipped = held_out.part(crops.shipped_indices(len(CLASSES)))
     assert torch.equal(shipped.labels, labels)
     # A grey value of slack: JPEG decoders differ in rounding from release to release.
     assert (shipped.images - images).abs().max() <= 1.5 / 255
     for label, source in enumerate(train_sources):
-        photo = training.load_photo(training.PHOTOGRAPHS[CLASSES[label]][0])
+        photo = crops.load_photo(crops.PHOTOGRAPHS[CLASSES[label]][0])
         mine = [r for r in records if r["label"] == label]
-        boxes = [training.Box(r["top"], r["left"], r["size"]) for r in mine]
+        boxes = [crops.Box(r["top"], r["left"], r["size"]) for r in mine]
         assert boxes == [shipped.boxes[i] for i in (labels == label).nonzero()[:, 0]]
         seen = painted(photo.shape[1], photo.shape[2], source.boxes) > 0
         used = painted(photo.shape[1], photo.shape[2], boxes) > 0
@@ -306,7 +306,7 @@ def test_training_command_explains_mistakes(capsys: pytest.CaptureFixture[str]) 
 def test_photographs_need_scikit_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "skimage.data", None)
     with pytest.raises(ImportError, match="install captum-lie with the 'test' extra"):
-        training.load_photo("brick")
+        crops.load_photo("brick")
 
 
 @pytest.mark.slow

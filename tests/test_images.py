@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from captum_lie.images import (
     read_image,
     view_of,
 )
+from tests.toy_models import untyped
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -29,7 +31,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 @pytest.mark.parametrize("crop", [1.0, 0.8])
 @pytest.mark.parametrize("mode", ["center", "squash"])
 def test_bytes_and_tensors_are_cut_alike(size: tuple[int, int], crop: float, mode: str) -> None:
-    view = View(size, crop, "bilinear", mode)  # type: ignore[arg-type]
+    view = View(size, crop, "bilinear", untyped(mode))
     tensor = torch.from_numpy(PIXELS).permute(2, 0, 1).float() / 255
     from_bytes, from_floats = view(Image.fromarray(PIXELS)), view(tensor)
     assert from_bytes.shape == (3, *size)
@@ -102,8 +104,8 @@ def test_stacks(tmp_path: Path, ending: str, dtype: str) -> None:
 
 
 def test_stacks_that_cannot_be_used_say_why(tmp_path: Path) -> None:
-    def refused(match: str, **arrays: object) -> None:
-        np.savez(tmp_path / "bad.npz", **arrays)  # type: ignore[arg-type]
+    def refused(match: str, **arrays: Any) -> None:
+        np.savez(tmp_path / "bad.npz", **arrays)
         with pytest.raises((ValueError, TypeError), match=match):
             open_images(tmp_path / "bad.npz")
 
@@ -188,7 +190,9 @@ def test_labels_meet_classes() -> None:
     assert matched.tolist() == [0, 3, 1]
     assert how == "matched by name"
     assert match_labels(["crane"], 4, classes=classes)[0] is None  # which of them?
-    assert match_labels(["2", "0"], 4, classes=classes)[0].tolist() == [2, 0]  # type: ignore[union-attr]
+    labels, _ = match_labels(["2", "0"], 4, classes=classes)
+    assert labels is not None
+    assert labels.tolist() == [2, 0]
     assert match_labels([7], 4)[1] == "cannot be matched: the model has 4 outputs, and a label is 7"
     by_order = match_labels(["b", "a", "b"], 2)
     assert by_order[0] is not None

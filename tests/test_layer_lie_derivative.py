@@ -16,7 +16,7 @@ from captum_lie.examples import load_images, load_model
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layouts import Layout
 from tests import toy_models
-from tests.toy_models import Applied, ReverseOnly, WrongBackward, images
+from tests.toy_models import Applied, Fails, ReverseOnly, WrongBackward, images
 
 
 def build(name: str, **options: Any) -> Any:  # Any: mypy sees no submodules on nn.Module
@@ -291,19 +291,6 @@ def test_errors_name_the_cause() -> None:
             LayerLieDerivative(model, "embed").attribute(x, target=target)
     with pytest.raises(ValueError, match="training mode"):
         LayerLieDerivative(lambda x: model(x), model.layer.train()).attribute(x, target=1)
-
-
-class Fails(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body: Any = build("resnet")
-        self.armed = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
-        if self.armed:
-            raise KeyError("the model failed")
-        return y
 
 
 def state(model: Any, x: Tensor) -> dict[str, Any]:

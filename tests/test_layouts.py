@@ -21,6 +21,7 @@ from captum_lie.layouts import (
     infer,
     inference,
 )
+from tests.toy_models import untyped
 
 GRID = (3, 5)
 SHAPES = [
@@ -306,4 +307,4 @@ def test_overrides_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="nowhere"):
         decompose(windowed(), {"nowhere": NCHW})
     with pytest.raises(TypeError, match="must be a Layout"):
-        LayerwiseEquivarianceError(windowed(), layouts={"2": "nchw"})  # type: ignore[dict-item]
+        LayerwiseEquivarianceError(windowed(), layouts={"2": untyped("nchw")})

@@ -13,7 +13,7 @@ from captum_lie.layerwise import (
     SubnetworkEquivarianceError,
     layer_maps,
 )
-from captum_lie.layerwise.error import Measure
+from captum_lie.layerwise.decomposition import Measure
 from captum_lie.layouts import UNKNOWN, Evidence, Layout, Regrouping, infer, regrouped
 from captum_lie.layouts.rules import after_linear
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.image import AxesImage
 
 from captum_lie.plotting import legible_sigma, plot_attribution, plot_maps, smooth_map
 
@@ -17,6 +19,10 @@ def test_the_sum_is_kept(shape: tuple[int, ...], sigma: float) -> None:
     assert found.shape == values.shape
     expected = values.double().sum((-2, -1))
     torch.testing.assert_close(found.sum((-2, -1)), expected, atol=1e-12, rtol=1e-12)
+
+
+def pixels(drawn: AxesImage) -> np.ndarray:
+    return np.asarray(drawn.get_array())
 
 
 def test_a_corner_keeps_its_mass_and_spreads_as_a_gaussian() -> None:
@@ -56,7 +62,7 @@ def test_overlays_show_the_smoothed_values_over_the_grey_image() -> None:
         attribution, image, method="overlay", smooth=sigma, outlier_percentage=0
     ).axes
     grey, shown = axes.get_images()
-    assert grey.get_array().shape == (80, 80)  # type: ignore[union-attr]
+    assert pixels(grey).shape == (80, 80)
     values = torch.as_tensor(shown.get_array())
     expected = smooth_map(attribution, sigma).sum(0)
     torch.testing.assert_close(values, expected / expected.max())
@@ -71,7 +77,7 @@ def test_maps_of_models_of_different_sizes_lie_over_their_own_views() -> None:
         for name, x in zip(("a", "b"), images, strict=True)
     ]
     figure = plot_maps(images, rows)
-    shapes = [[i.get_array().shape[:2] for i in a.get_images()] for a in figure.axes]  # type: ignore[union-attr]
+    shapes = [[pixels(i).shape[:2] for i in a.get_images()] for a in figure.axes]
     assert shapes == [[(16, 16)], [(16, 16)], [(96, 96)], [(96, 96), (96, 96)]]
     raw = plot_maps(images, rows, smooth=0)
     assert len(raw.axes[3].get_images()) == 1

@@ -41,6 +41,7 @@ from captum_lie.examples.models import BlurPool
 from captum_lie.examples.photographs import find_photographs
 from captum_lie.images import ImageFiles, view_of
 from captum_lie.layerwise import LayerwiseSampledError, layer_maps
+from captum_lie.layouts import NCHW
 from captum_lie.models import load_model as load_by_name
 from captum_lie.plotting import COLOURS, plot_depth, plot_icicle, plot_layer_maps
 from captum_lie.resampling import slope
@@ -419,7 +420,7 @@ for name, function in pointwise.items():
             wrong = aliasing_error(z, 2).sum()
             motion = moving.generator(z)[..., ::2, ::2]
         else:
-            derivative = lie_derivative(function, z, moving, output_layout="image")
+            derivative = lie_derivative(function, z, moving, output_layout=NCHW)
             wrong = derivative.square().mean((1, 2, 3)).sum()
             motion = lie_derivative(function, z, moving)
         rows[name].append((wrong / motion.square().mean((1, 2, 3)).sum()).item())

@@ -42,6 +42,7 @@ from captum_lie import LieDerivative, get_group, lie_derivative, metrics
 from captum_lie.examples import CLASSES, load_images, load_model
 from captum_lie.examples.photographs import find_photographs
 from captum_lie.images import ImageFiles, view_of
+from captum_lie.layouts import NCHW
 from captum_lie.models import load_model as load_by_name
 from captum_lie.plotting import legible_sigma, plot_attribution, smooth_map
 
@@ -347,7 +348,7 @@ plt.show()
 #
 # ## The same in numbers
 #
-# `metrics.eq_t` with `output_layout="image"` compares the map of a shifted image with the shifted
+# `metrics.eq_t` with `output_layout=NCHW` compares the map of a shifted image with the shifted
 # map, over many images and whole-pixel shifts; `metrics.group_sample_error` does so for any
 # group. Both give a mean square in the map's own units, so we divide by the mean square of the
 # map. 0 is an explanation that moves exactly with its image. The last column compares with the
@@ -362,7 +363,7 @@ for name in methods:
     maps = f(few)
     size = maps.square().mean().item()
     inner = maps[..., 4:-4, 4:-4].square().mean().item()
-    common = {"output_fn": None, "output_layout": "image", "n_samples": 2 if SMALL else 4}
+    common = {"output_fn": None, "output_layout": NCHW, "n_samples": 2 if SMALL else 4}
     shifted = metrics.eq_t(f, few, margin=4, border="reflect", **common)
     turned = metrics.group_sample_error(f, few, "rotation", **common)[0]
     rows[name] = {
@@ -410,7 +411,7 @@ plt.show()
 #
 # ## Infinitely small motions
 #
-# The Lie derivative works for explanations, too: `lie_derivative` with `output_layout="image"`
+# The Lie derivative works for explanations, too: `lie_derivative` with `output_layout=NCHW`
 # gives $L f = J_f\,\xi(x) - \xi(f(x))$, the rate at which the map changes minus the rate at which
 # it should. The function must be differentiable, so here the gradient map is written with
 # `torch.func.grad`. Relative to $\|\xi(f(x))\|^2$ the scale is: 0 for a map that moves with its
@@ -429,7 +430,7 @@ for name in ("cnn", "cnn_blur", "vit", "mixer"):
 
         return torch.func.grad(score)(images)
 
-    derivative = lie_derivative(gradient, few, still, output_layout="image")
+    derivative = lie_derivative(gradient, few, still, output_layout=NCHW)
     expected = still.generator(gradient(few).detach())
     rows[name] = {
         "‖L f‖² / ‖ξ(f)‖²": (derivative.square().sum() / expected.square().sum()).item(),

@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING, Any
 from captum_lie_onnx.errors import OnnxModelError
 
 if TYPE_CHECKING:
+    from captum_lie_onnx.audit_record import AuditRecord
+    from captum_lie_onnx.audit_report import AuditReport
     from captum_lie_onnx.auditing import audit
-    from captum_lie_onnx.derivative import LieDerivativeModel, export_lie_derivative
+    from captum_lie_onnx.derivative import LieDerivativeModel
+    from captum_lie_onnx.derivative_export import export_lie_derivative
     from captum_lie_onnx.exporting import export
     from captum_lie_onnx.inspection import Identity, inspect
     from captum_lie_onnx.limits import Limits
     from captum_lie_onnx.metadata import Preprocessing
-    from captum_lie_onnx.quantization import quantize
-    from captum_lie_onnx.report import AuditReport
+    from captum_lie_onnx.quantisation import quantize
     from captum_lie_onnx.runtime import OnnxModel
     from captum_lie_onnx.thresholds import Check, resolve_thresholds
 
 #: Imported when first used, so that the command line can list its commands without onnx.
 _PLACES = {
-    "AuditReport": "report",
+    "AuditRecord": "audit_record",
+    "AuditReport": "audit_report",
     "Check": "thresholds",
     "Identity": "inspection",
     "LieDerivativeModel": "derivative",
@@ -33,13 +36,14 @@ _PLACES = {
     "Preprocessing": "metadata",
     "audit": "auditing",
     "export": "exporting",
-    "export_lie_derivative": "derivative",
+    "export_lie_derivative": "derivative_export",
     "inspect": "inspection",
-    "quantize": "quantization",
+    "quantize": "quantisation",
     "resolve_thresholds": "thresholds",
 }
 
 __all__ = [
+    "AuditRecord",
     "AuditReport",
     "Check",
     "Identity",

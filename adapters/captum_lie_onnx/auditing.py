@@ -3,60 +3,40 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from captum_lie import __version__
-from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.groups import GroupLike, get_groups
-from captum_lie.metrics import METRIC_NAMES
 from captum_lie.models import check_runs
 from captum_lie_onnx.assumptions import constant_answers, unstated
-from captum_lie_onnx.behaviour import Plan
+from captum_lie_onnx.audit_report import AuditReport
+from captum_lie_onnx.audit_settings import AuditOptions, AuditSettings
 from captum_lie_onnx.comparison import compare, parity_checks
 from captum_lie_onnx.cpu import this_cpu
 from captum_lie_onnx.images import Wanted, read_images
 from captum_lie_onnx.limits import Limits
-from captum_lie_onnx.metadata import Preprocessing
 from captum_lie_onnx.parity import parity
-from captum_lie_onnx.report import AuditReport
+from captum_lie_onnx.runtime import OnnxModel
 from captum_lie_onnx.self_checks import self_checks
-from captum_lie_onnx.subjects import OnnxSubject, subject_of
+from captum_lie_onnx.subjects import OnnxSubject, Opening, Subject, subject_of
 from captum_lie_onnx.thresholds import resolve_thresholds
 
-#: Groups of an audit that names none: finite differences take 12 evaluations per image and group.
-GROUPS = ("translation_x", "translation_y", "rotation", "scale", "brightness")
-#: Sampling-based metrics of an audit; finite differences have a part of their own.
-METRICS: tuple[str, ...] = tuple(name for name in METRIC_NAMES if name != "lee_fd")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def audit(
     path: Path | str,
     images: Path | str | Tensor,
     reference: nn.Module | Path | str | None = None,
-    *,
-    derivative: Path | str | None = None,
-    preprocessing: Preprocessing | None = None,
-    groups: Sequence[GroupLike] = GROUPS,
-    metrics: Sequence[str] = METRICS,
-    n_samples: int = 4,
-    seed: int = 0,
-    thresholds: Mapping[str, float] | None = None,
-    size: tuple[int, int] | None = None,
-    limit: int | None = 128,
-    max_unreadable: float = 0.1,
-    batch_size: int = 16,
-    threads: int | None = None,
-    limits: Limits | None = None,
-    reference_name: str | None = None,
-    show_progress: bool = False,
+    **options: Unpack[AuditOptions],
 ) -> AuditReport:
     """Compare how an ONNX file and a reference react to shifts, rotations and the rest.
 
@@ -109,99 +89,120 @@ def audit(
         >>> report.passed
         True
     """
-    for name in metrics:
-        one_of("metric", name, METRICS)
-    plan = Plan(list(metrics), get_groups(list(groups)), n_samples, seed, batch_size, show_progress)
-    held = dict(resolve_thresholds() if thresholds is None else thresholds)
-    limits, cpu = limits or Limits(), this_cpu()
+    return run_audit(path, images, reference, AuditSettings(**options))
+
+
+def run_audit(
+    path: Path | str,
+    images: Path | str | Tensor,
+    reference: nn.Module | Path | str | None,
+    settings: AuditSettings,
+) -> AuditReport:
+    """:func:`audit` by settings."""
+    plan, cpu, given = settings.plan(), this_cpu(), settings.thresholds
+    thresholds = dict(resolve_thresholds() if given is None else given)
     notes: list[str] = []
     with ExitStack() as stack:
-        subject = OnnxSubject(
-            Path(path),
-            stack=stack,
-            limits=limits,
-            threads=threads,
-            derivative=derivative,
-            assumed=preprocessing,
-        )
-        taken = subject.model.preprocessing
-        if subject.model.stated and preprocessing is not None:
-            raise InvalidValueError(
-                f"{path} says itself how its images are prepared: leave out preprocessing "
-                "(--mean, --std, --bgr)."
-            )
-        if not subject.model.stated and preprocessing is None:
-            _note(notes, unstated(subject.name, taken))
+        limits = settings.limits or Limits()
+        opening = Opening(stack, limits, settings.threads, settings.preprocessing)
+        file = OnnxSubject(Path(path), opening, settings.derivative)
+        _note(notes, _assumption(file, settings))
         other = None
         if reference is not None:
-            other = subject_of(
-                reference,
-                stack=stack,
-                limits=limits,
-                threads=threads,
-                name=reference_name,
-                assumed=preprocessing,
-            )
-        wanted = Wanted(
-            size or subject.input_size or (other.input_size if other else None),
-            subject.model.channels,
-            max(batch_size, subject.model.fixed_batch or 1),
-            limits.memory,
-        )
-        found = read_images(images, wanted, limit, max_unreadable)
-        pictures = found.images
-        for text in found.notes:
+            other = subject_of(reference, opening, settings.reference_name)
+        wanted = wanted_by(file.model, settings, other)
+        read = read_images(images, wanted, settings.limit, settings.max_unreadable)
+        for text in read.notes:
             _note(notes, text)
         if isinstance(reference, nn.Module) and other is not None:
-            check_runs(other.name, reference, pictures)
-        mine = subject.observe(pictures, plan)
-        _note(notes, constant_answers(mine.name, mine.outputs))
-        checks = self_checks(subject, pictures, mine.outputs, batch_size, held, cpu)
-        theirs = other.observe(pictures, plan) if other else None
-    table, differences = compare(mine, theirs, held)
+            check_runs(other.name, reference, read.images)
+        candidate = file.observe(read.images, plan)
+        _note(notes, constant_answers(candidate.name, candidate.outputs))
+        checks = self_checks(
+            file, read.images, candidate.outputs, settings.batch_size, thresholds, cpu
+        )
+        expected = other.observe(read.images, plan) if other else None
+    comparison, differences = compare(candidate, expected, thresholds)
     scores = None
-    if theirs is not None:
-        scores = parity(mine.outputs, theirs.outputs)
-        checks = parity_checks(scores, held) + checks
+    if expected is not None:
+        scores = parity(candidate.outputs, expected.outputs)
+        checks = parity_checks(scores, thresholds) + checks
     return AuditReport(
         checks=checks + differences,
-        comparison=table,
+        comparison=comparison,
         parity=scores,
-        candidate=mine,
-        reference=theirs,
-        identity=subject.identity,
+        candidate=candidate,
+        reference=expected,
+        identity=file.identity,
         reference_identity=other.identity if other else None,
-        settings={
-            "images": len(pictures),
-            "channels": pictures.shape[1],
-            "size": list(pictures.shape[-2:]),
-            "preprocessing": {
-                **asdict(taken),
-                "from": "file"
-                if subject.model.stated
-                else "caller"
-                if preprocessing
-                else "assumed",
-            },
-            "groups": [g.name for g in plan.groups],
-            "metrics": list(plan.metrics),
-            "n_samples": n_samples,
-            "seed": seed,
-            "batch_size": batch_size,
-            "thresholds": held,
-            "captum-lie": __version__,
-            "torch": torch.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "cpu": cpu.to_dict(),
-        },
+        settings=_recorded(settings, file, read.images)
+        | {"thresholds": thresholds, **_versions(), "cpu": cpu.to_dict()},
         notes=notes,
-        skipped=found.skipped,
-        images=pictures,
+        skipped=read.skipped,
+        images=read.images,
     )
+
+
+def _assumption(file: OnnxSubject, settings: AuditSettings) -> str | None:
+    """What had to be assumed of how the file's images are prepared, in words.
+
+    Raises:
+        ValueError: the file says it itself, and so did the caller.
+    """
+    if not file.model.stated:
+        if settings.preprocessing is not None:
+            return None
+        return unstated(file.name, file.model.preprocessing)
+    if settings.preprocessing is not None:
+        raise InvalidValueError(
+            f"{file.path} says itself how its images are prepared: leave out preprocessing "
+            "(--mean, --std, --bgr)."
+        )
+    return None
+
+
+def wanted_by(
+    model: OnnxModel, settings: AuditSettings, reference: Subject | None = None
+) -> Wanted:
+    """What the images must be like."""
+    limits = settings.limits or Limits()
+    return Wanted(
+        settings.size or model.input_size or (reference.input_size if reference else None),
+        model.channels,
+        max(settings.batch_size, model.fixed_batch or 1),
+        limits.memory,
+    )
+
+
+def _recorded(settings: AuditSettings, file: OnnxSubject, images: Tensor) -> dict[str, Any]:
+    """What was measured and how, for the report."""
+    source = "caller" if settings.preprocessing else "assumed"
+    return {
+        "images": len(images),
+        "channels": images.shape[1],
+        "size": list(images.shape[-2:]),
+        "preprocessing": {
+            **asdict(file.model.preprocessing),
+            "from": "file" if file.model.stated else source,
+        },
+        "groups": [g.name for g in settings.plan().groups],
+        "metrics": list(settings.metrics),
+        "n_samples": settings.n_samples,
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "captum-lie": __version__,
+        "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
 
 
 def _note(notes: list[str], text: str | None) -> None:
     """Keep a note for the report, and give it as a warning at once: the work may take long."""
     if text is not None:
         notes.append(text)
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=4)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_lie import metrics
-from captum_lie.core.captum_compat import progress
 from captum_lie.errors import InvalidValueError
+from captum_lie.extending.metrics import call
+from captum_lie.extending.tensors import progress
 from captum_lie.groups import OneParameterGroup
 from captum_lie.metrics import MetricResult, MetricTable
-from captum_lie.metrics.streaming import call
 from captum_lie_onnx.changes import change_curves
 from captum_lie_onnx.scores import class_scores
 
@@ -158,12 +158,12 @@ def scores(
         class_scores(call(model, x))
         for x in progress(parts, description, len(parts), show_progress)
     ]
-    found = torch.cat(rows)
-    if found.ndim != 2:
+    outputs = torch.cat(rows)
+    if outputs.ndim != 2:
         raise InvalidValueError(
-            f"An audit needs class scores [N, K]; {description} gave {tuple(found.shape)}."
+            f"An audit needs class scores [N, K]; {description} gave {tuple(outputs.shape)}."
         )
-    return found.float().numpy()
+    return outputs.float().numpy()
 
 
 def fingerprint(images: Tensor) -> str:

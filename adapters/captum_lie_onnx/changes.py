@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_lie import Rotation
-from captum_lie.core.captum_compat import progress
+from captum_lie.extending.metrics import call, summarise
+from captum_lie.extending.tensors import progress
 from captum_lie.metrics import MetricTable, integer_shift
-from captum_lie.metrics.streaming import call
-from captum_lie.results.metrics import summarise
 
 #: Pixels, each to the left, right, up and down.
 SHIFTS: tuple[int, ...] = (1, 2, 3, 4, 6, 8)

@@ -38,26 +38,26 @@ def compare(
             "the same images, at the same size."
         )
     rows, checks = [], []
-    for mine, other in _pairs(candidate, reference):
-        row, found = _compare_one(mine, other, thresholds)
+    for result, expected in _pairs(candidate, reference):
+        row, own = _compare_one(result, expected, thresholds)
         rows.append(row)
-        checks += found
+        checks += own
     return pd.DataFrame(rows), checks
 
 
-def parity_checks(found: Parity, thresholds: Mapping[str, float]) -> list[Check]:
+def parity_checks(parity: Parity, thresholds: Mapping[str, float]) -> list[Check]:
     """Verdicts on the scores themselves."""
     return [
         *check(
             thresholds,
             "parity.max_relative",
-            found.max_relative,
-            detail=f"scores differ by at most {found.max_absolute:.3g}, "
-            f"{found.mean_absolute:.3g} on average",
+            parity.max_relative,
+            detail=f"scores differ by at most {parity.max_absolute:.3g}, "
+            f"{parity.mean_absolute:.3g} on average",
         ),
-        *check(thresholds, "parity.top1_agreement", found.top1_agreement,
+        *check(thresholds, "parity.top1_agreement", parity.top1_agreement,
                detail="share of images with the same first class"),
-        *check(thresholds, "parity.top5_agreement", found.top5_agreement,
+        *check(thresholds, "parity.top5_agreement", parity.top5_agreement,
                detail="mean share of the first classes in common"),
     ]  # fmt: skip
 
@@ -67,48 +67,48 @@ def _pairs(
 ) -> list[tuple[MetricResult, MetricResult | None]]:
     pairs: list[tuple[MetricResult, MetricResult | None]] = []
     for name in ("metrics", "lee", "curves"):
-        mine: MetricTable = getattr(candidate, name)
+        results: MetricTable = getattr(candidate, name)
         if reference is None:
-            pairs += [(result, None) for result in mine]
+            pairs += [(result, None) for result in results]
             continue
         others = {(r.metric, r.variant): r for r in getattr(reference, name)}
-        missing = [r for r in mine if (r.metric, r.variant) not in others]
+        missing = [r for r in results if (r.metric, r.variant) not in others]
         if missing:
             raise InvalidValueError(
                 f"{reference.name} was not measured for {missing[0].metric}:{missing[0].variant}: "
                 "audit both with the same metrics and groups."
             )
-        pairs += [(result, others[result.metric, result.variant]) for result in mine]
+        pairs += [(result, others[result.metric, result.variant]) for result in results]
     return pairs
 
 
 def _compare_one(
-    mine: MetricResult, other: MetricResult | None, thresholds: Mapping[str, float]
+    result: MetricResult, expected: MetricResult | None, thresholds: Mapping[str, float]
 ) -> tuple[dict[str, Any], list[Check]]:
     row: dict[str, Any] = {
-        "metric": mine.metric,
-        "variant": mine.variant,
-        "candidate": mine.value,
-        "stderr": mine.stderr,
-        "method": mine.parameters.get("method", "sampled"),
-        "n": mine.n,
+        "metric": result.metric,
+        "variant": result.variant,
+        "candidate": result.value,
+        "stderr": result.stderr,
+        "method": result.parameters.get("method", "sampled"),
+        "n": result.n,
     }
     checks = check(
         thresholds,
-        f"value.{mine.metric}",
-        mine.value,
-        variant=mine.variant,
-        detail=f"{mine.value:.4g} ± {mine.stderr:.2g}",
-        error_bar=mine.error_bar or 0.0,
+        f"value.{result.metric}",
+        result.value,
+        variant=result.variant,
+        detail=f"{result.value:.4g} ± {result.stderr:.2g}",
+        error_bar=result.error_bar or 0.0,
     )
-    if other is None:
+    if expected is None:
         return row, checks
-    difference = paired_difference(mine, other)
-    scale = 1.0 if mine.metric in _RATES else max(abs(other.value), _FLOOR)
+    difference = paired_difference(result, expected)
+    scale = 1.0 if result.metric in _RATES else max(abs(expected.value), _FLOOR)
     low, high = difference.confidence_interval
     bar = difference.error_bar or 0.0
     row |= {
-        "reference": other.value,
+        "reference": expected.value,
         "difference": difference.value,
         "ci_low": low,
         "ci_high": high,
@@ -117,11 +117,12 @@ def _compare_one(
     }
     checks += check(
         thresholds,
-        f"difference.{mine.metric}",
+        f"difference.{result.metric}",
         abs(difference.value) / scale,
-        variant=mine.variant,
-        detail=f"{mine.value:.4g} against {other.value:.4g}, difference {difference.value:.2g} "
-        f"[{low:.2g}, {high:.2g}]" + (f", method's error ≤ {bar:.1g}" if bar else ""),
+        variant=result.variant,
+        detail=f"{result.value:.4g} against {expected.value:.4g}, "
+        f"difference {difference.value:.2g} [{low:.2g}, {high:.2g}]"
+        + (f", method's error ≤ {bar:.1g}" if bar else ""),
         error_bar=bar / scale,
     )
     return row, checks

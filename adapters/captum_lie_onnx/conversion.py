@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import OnnxExporterError, ONNXProgram
 
-from captum_lie.errors import InvalidValueError
+from captum_lie.errors import InvalidValueError, first_line
 
 #: The newest operators that current deployment runtimes share.
 DEFAULT_OPSET = 20
 #: The oldest that torch's exporter writes itself.
 OLDEST_OPSET = 18
-INPUT, BATCH = "images", "batch"
+INPUT, SCORES, BATCH = "images", "scores", "batch"
 #: Protocol buffers end at 2 GiB; some room for the graph beside its weights.
 LARGEST_SINGLE_FILE = 2**31 - 2**26
 #: The exporter's own use of what PyTorch will change.
@@ -140,14 +140,13 @@ def _explained(error: BaseException, dynamic_batch: bool) -> str:
             f"ONNX has no counterpart of the operator {', '.join(sorted(set(operators)))}. "
             "Replace it in the model."
         )
-    first = (str(reason).strip() or type(reason).__name__).splitlines()[0]
     remedy = (
         "If it needs a fixed batch size, export with dynamic_batch=False; control flow that "
         "depends on values cannot be exported."
         if dynamic_batch
         else "Control flow that depends on values cannot be exported."
     )
-    return f"The model cannot be exported to ONNX: {first} {remedy}"
+    return f"The model cannot be exported to ONNX: {first_line(reason)} {remedy}"
 
 
 @contextmanager

@@ -5,10 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from captum_lie.cli.console import notes
 from captum_lie.examples import load_images, load_model
-from captum_lie.results import Section
-from captum_lie.show.pages import render
+from captum_lie.extending.commands import notes
+from captum_lie.extending.pages import Section, render
 
 #: The model, the groups whose derivative goes into the graph, and the images.
 MODEL, GROUPS, IMAGES = "cnn_blur", ("translation_x", "rotation"), 32
@@ -31,19 +30,19 @@ def section(out: Path) -> Section | None:
     exported.save(folder / "export")
     int8 = quantize(file, folder / f"{MODEL}.int8.onnx", "static", images)
     # The file's behaviour was just measured: its report is the reference.
-    quantized = audit(
+    quantised = audit(
         int8,
         images,
         folder / "export" / "audit.json",
         groups=GROUPS,
         thresholds=resolve_thresholds("quantized"),
     )
-    quantized.save(folder / "int8")
+    quantised.save(folder / "int8")
     html = render(
         "section.html.j2",
         package="captum_lie_onnx",
         model=MODEL,
         exported=exported,
-        **page_values(quantized),
+        **page_values(quantised),
     )
     return Section("Does the deployed file still react the same?", html)

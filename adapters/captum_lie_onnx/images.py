@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_lie import examples
-from captum_lie.core.validation import check_images
 from captum_lie.errors import InvalidValueError
+from captum_lie.extending.checks import check_images
 from captum_lie.images import ImageFolder, View
 
 Size = tuple[int, int]
@@ -105,20 +105,20 @@ def read_images(
     wanted = wanted or Wanted()
     if isinstance(source, Tensor):
         check_images(source)
-        found = AuditImages(source.detach().cpu())
+        read = AuditImages(source.detach().cpu())
     elif source == BUILTIN:
-        found = _embedded(wanted, limit)
+        read = _embedded(wanted, limit)
     else:
-        found = _folder(Path(source), wanted, limit, max_unreadable)
-    if not len(found.images):
+        read = _folder(Path(source), wanted, limit, max_unreadable)
+    if not len(read.images):
         raise InvalidValueError("There are no images to audit with.")
-    low, high = found.images.min().item(), found.images.max().item()
+    low, high = read.images.min().item(), read.images.max().item()
     if not (low >= 0 and high <= 1):
         raise InvalidValueError(
             f"An audit needs plain images in [0, 1]; got values from {low:.3g} to {high:.3g}. "
             "Normalisation belongs into the graph, or into its metadata."
         )
-    return found
+    return read
 
 
 def _embedded(wanted: Wanted, limit: int | None) -> AuditImages:

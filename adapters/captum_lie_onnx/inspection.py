@@ -76,14 +76,14 @@ def inspect(path: Path | str, limits: Limits | None = None) -> Identity:
 
 def identify(path: Path, description: Mapping[str, Any]) -> Identity:
     """What a file is, from what a session said of it, with the hashes that this process makes."""
-    found = dict(description)
-    external = found.pop("external_files")
+    fields = dict(description)
+    external = fields.pop("external_files")
     return Identity(
         file=path.name,
         size=path.stat().st_size,
         sha256=_sha256(path),
         external_data={location: _sha256(path.parent / location) for location in external},
-        **found,
+        **fields,
     )
 
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
-import struct
 import subprocess
-import sys
 import time
 import weakref
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from captum_lie_onnx.child.messages import Array, Header, pack, unpack
+from captum_lie_onnx.child.run import command
 from captum_lie_onnx.errors import OnnxModelError
 from captum_lie_onnx.limits import STANDARD_DOMAINS, Limits
-from captum_lie_onnx.worker import Array, Header, pack
 
-_SCRIPT = Path(__file__).with_name("worker.py")
 _CHUNK = 1 << 20
 
 
@@ -39,13 +34,13 @@ class IsolatedSession:
         self.path, self.limits = path, limits
         self._spent = 0.0
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(_SCRIPT), str(limits.memory)],
+            command("worker", str(limits.memory)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._finalizer = weakref.finalize(self, _end, self._process)
+        self._closing = weakref.finalize(self, _end, self._process)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -60,9 +55,11 @@ class IsolatedSession:
             "file_bytes": self.limits.file_bytes,
             "domains": [*STANDARD_DOMAINS, *self.limits.allowed_domains],
         }
-        header, _ = self._ask("describe", self.limits.load_seconds, arguments=arguments)
-        found: dict[str, Any] = header["description"]
-        return found
+        header, _ = self._ask(
+            {"verb": "describe", "arguments": arguments}, self.limits.load_seconds
+        )
+        description: dict[str, Any] = header["description"]
+        return description
 
     def load(self, threads: int, optimization: str) -> list[str]:
         """Load the file for running; names of its outputs."""
@@ -76,14 +73,14 @@ class IsolatedSession:
             "optimization": optimization,
             "precise": precise,
         }
-        seconds = self.limits.load_seconds
-        header, _ = self._ask("load", seconds, session=session, arguments=arguments)
-        found: list[str] = header["outputs"]
-        return found
+        request: Header = {"verb": "load", "session": session, "arguments": arguments}
+        header, _ = self._ask(request, self.limits.load_seconds)
+        outputs: list[str] = header["outputs"]
+        return outputs
 
     def reloaded(self, optimization: str, precise: bool = False) -> IsolatedVariant:
         """The file with another optimisation of the graph, or precise (see
-        :class:`captum_lie_onnx.worker.Session`), in the same process and its limits."""
+        :class:`captum_lie_onnx.child.session.Session`), in the same process and its limits."""
         session = f"{optimization} precise" if precise else optimization
         self._load(session, optimization, precise)
         return IsolatedVariant(self, session)
@@ -92,24 +89,26 @@ class IsolatedSession:
         self, name: str, value: Array, outputs: list[str], session: str = "first"
     ) -> list[Array]:
         """The named outputs for one value of the named input."""
-        request = {"input": name, "outputs": outputs, "session": session}
-        return self._ask("run", self.limits.run_seconds, [value], **request)[1]
+        request: Header = {"verb": "run", "input": name, "outputs": outputs, "session": session}
+        return self._ask(request, self.limits.run_seconds, [value])[1]
 
     def close(self) -> None:
         """End the child process."""
-        self._finalizer()
+        self._closing()
 
     def _ask(
-        self, verb: str, seconds: float, arrays: list[Array] | None = None, **request: Any
+        self, request: Header, seconds: float, arrays: list[Array] | None = None
     ) -> tuple[Header, list[Array]]:
-        if not self._finalizer.alive:
+        """The child's answer to a request, within so many seconds."""
+        verb = request["verb"]
+        if not self._closing.alive:
             raise OnnxModelError(f"The process that ran {self.path} has ended: open it again.")
         began = time.monotonic()
         left = self.limits.total_seconds - self._spent
         deadline = began + min(seconds, left)
         try:
-            self._send(pack({"verb": verb, **request}, arrays or []), deadline)
-            header, found = self._receive(deadline)
+            self._send(pack(request, arrays or []), deadline)
+            header, answered = self._receive(deadline)
         except TimeoutError:
             self.close()
             total = f"{self.limits.total_seconds:g} s allowed in all"
@@ -132,7 +131,7 @@ class IsolatedSession:
             self._spent += time.monotonic() - began
         if "error" in header:
             raise OnnxModelError(_explained(self.path, verb, header, self.limits))
-        return header, found
+        return header, answered
 
     def _send(self, pieces: list[bytes | memoryview], deadline: float) -> None:
         with selectors.DefaultSelector() as selector:
@@ -158,13 +157,7 @@ class IsolatedSession:
                     done += read
                 return content
 
-            header: Header = json.loads(take(struct.unpack("<I", take(4))[0]))
-            arrays = []
-            for about in header.pop("arrays"):
-                dtype = np.dtype(about["dtype"])
-                size = int(np.prod(about["shape"], dtype=np.int64)) * dtype.itemsize
-                arrays.append(np.frombuffer(take(size), dtype).reshape(about["shape"]))
-            return header, arrays
+            return unpack(take)
 
 
 class IsolatedVariant:
@@ -180,6 +173,10 @@ class IsolatedVariant:
     def run(self, name: str, value: Array, outputs: list[str]) -> list[Array]:
         """See :meth:`IsolatedSession.run`."""
         return self._process.run(name, value, outputs, self._session)
+
+    def close(self) -> None:
+        """See :meth:`IsolatedSession.close`."""
+        self._process.close()
 
 
 _DOING = {"describe": "reading it", "load": "loading it", "run": "running it"}

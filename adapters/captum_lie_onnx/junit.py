@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from captum_lie_onnx.report import AuditReport
+from captum_lie_onnx.audit_record import AuditRecord
 from captum_lie_onnx.thresholds import Check, is_floor
 
 
-def render_junit(report: AuditReport) -> str:
+def render_junit(report: AuditRecord) -> str:
     """A test suite per table of thresholds, a case per check; inconclusive ones are skipped."""
     root = ElementTree.Element("testsuites", name="captum-lie audit")
     suites: dict[str, list[Check]] = {}

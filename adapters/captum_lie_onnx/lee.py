@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from captum_lie import metrics
-from captum_lie.core.captum_compat import progress
+from captum_lie.extending.metrics import summarise
+from captum_lie.extending.tensors import progress
 from captum_lie.groups import OneParameterGroup, SpatialGroup
-from captum_lie.results.metrics import Array, MetricResult, MetricTable, summarise
-from captum_lie_onnx.behaviour import Model, Plan
+from captum_lie.metrics import MetricResult, MetricTable
+from captum_lie_onnx.behaviour import Array, Model, Plan
 
 
 def exact(
@@ -27,10 +28,8 @@ def exact(
         score: images ``[n, 3, H, W]`` to the LEE of each under every group, ``[n, G]``.
     """
     parts = images.split(plan.batch_size)
-    found = torch.cat(
-        [score(x).cpu() for x in progress(parts, "exact LEE", len(parts), plan.show_progress)]
-    )
-    values = found.double().numpy()
+    scores = [score(x).cpu() for x in progress(parts, "exact LEE", len(parts), plan.show_progress)]
+    values = torch.cat(scores).double().numpy()
     none = np.zeros(len(values))
     return [_result(group, values[:, i], "exact", none) for i, group in enumerate(groups)]
 

@@ -82,15 +82,6 @@ class Metadata:
     version: str
 
 
-def write(model: Any, metadata: Metadata) -> None:
-    """Put metadata into a model proto, in place of what is there under our keys."""
-    new = entries(metadata)
-    kept = {p.key: p.value for p in model.metadata_props if p.key not in new}
-    del model.metadata_props[:]
-    for key, text in (kept | new).items():
-        model.metadata_props.add(key=key, value=text)
-
-
 def entries(metadata: Metadata, **others: object) -> dict[str, str]:
     """Metadata, and other values by key, as a file's ``metadata_props``."""
     values = {
@@ -116,18 +107,18 @@ def read(properties: Mapping[str, str]) -> Metadata | None:
         >>> read({"author": "someone"}) is None
         True
     """
-    found = {
+    values = {
         key: read_entry(properties, key)
         for key in ("preprocessing", "num_classes", "source", "version")
     }
-    if all(value is None for value in found.values()):
+    if all(value is None for value in values.values()):
         return None
     try:
         return Metadata(
-            _preprocessing(found["preprocessing"]),
-            _optional(int, found["num_classes"]),
-            _a(str, found["source"]),
-            _a(str, found["version"]),
+            _preprocessing(values["preprocessing"]),
+            _optional(int, values["num_classes"]),
+            _a(str, values["source"]),
+            _a(str, values["version"]),
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise OnnxModelError(

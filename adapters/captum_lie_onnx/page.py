@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from captum_lie.show.pages import embed, render
+from captum_lie.extending.pages import embed, render
+from captum_lie_onnx.audit_record import AuditRecord
 from captum_lie_onnx.cpu import Capabilities
 from captum_lie_onnx.pictures import (
     plot_curves,
@@ -10,16 +11,15 @@ from captum_lie_onnx.pictures import (
     plot_worst_reactions,
     plot_worst_scores,
 )
-from captum_lie_onnx.report import AuditReport
 from captum_lie_onnx.thresholds import is_floor
 
 
-def render_page(report: AuditReport) -> str:
+def render_page(report: AuditRecord) -> str:
     """The report as HTML, pictures within it; it loads nothing."""
     return render("audit.html.j2", package="captum_lie_onnx", **page_values(report))
 
 
-def page_values(report: AuditReport) -> dict[str, object]:
+def page_values(report: AuditRecord) -> dict[str, object]:
     """What the templates show."""
     scores, reactions = plot_worst_scores(report), plot_worst_reactions(report)
     return {

@@ -51,8 +51,8 @@ def parity(candidate: Array, reference: Array) -> Parity:
 
     Example:
         >>> reference = np.array([[1.0, 2.0], [4.0, 3.0]])
-        >>> found = parity(reference + [[0.0, 0.5], [0.0, 0.0]], reference)
-        >>> found.max_absolute, found.max_relative, found.top1_agreement
+        >>> result = parity(reference + [[0.0, 0.5], [0.0, 0.0]], reference)
+        >>> result.max_absolute, result.max_relative, result.top1_agreement
         (0.5, 0.125, 1.0)
     """
     if candidate.shape != reference.shape:

@@ -11,8 +11,8 @@ from matplotlib.ticker import NullLocator, PercentFormatter
 
 from captum_lie.metrics import MetricResult
 from captum_lie.plotting import channels_last
+from captum_lie_onnx.audit_record import AuditRecord
 from captum_lie_onnx.behaviour import Behaviour
-from captum_lie_onnx.report import AuditReport
 from captum_lie_onnx.thresholds import Check
 
 _CANDIDATE, _REFERENCE = "#c1440e", "#33658a"
@@ -32,13 +32,13 @@ def plot_curves(candidate: Behaviour, reference: Behaviour | None) -> Figure:
         ("shift / px (circular)", "rotation / degrees"),
         strict=True,
     ):
-        for found, colour, style in behaviours:
-            results = [r for r in found.curves if r.metric == metric]
+        for behaviour, colour, style in behaviours:
+            results = [r for r in behaviour.curves if r.metric == metric]
             sizes = [0.0] + [float(r.parameters["size"]) for r in results]
             stays = [1.0] + [1 - r.value for r in results]
             low = [1.0] + [1 - r.confidence_interval[1] for r in results]
             high = [1.0] + [1 - r.confidence_interval[0] for r in results]
-            axis.plot(sizes, stays, style, color=colour, label=found.name, markersize=4)
+            axis.plot(sizes, stays, style, color=colour, label=behaviour.name, markersize=4)
             axis.fill_between(sizes, low, high, color=colour, alpha=0.12, linewidth=0)
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
@@ -79,22 +79,22 @@ def plot_verdicts(checks: list[Check]) -> Figure:
     return figure
 
 
-def plot_worst_scores(report: AuditReport, most: int = 6) -> Figure | None:
+def plot_worst_scores(report: AuditRecord, most: int = 6) -> Figure | None:
     """The images whose scores differ most, with the first classes of both models."""
     if report.parity is None or report.reference is None or report.images is None:
         return None
     order = np.argsort(-report.parity.per_image, kind="stable")[:most]
-    mine, theirs = (
+    candidate, reference = (
         torch.from_numpy(b.outputs.astype(np.float64)).softmax(1).numpy()
         for b in (report.candidate, report.reference)
     )
     figure, axes = _panels(len(order))
     for (image, bars), i in zip(axes, order, strict=False):
         _show(image, report, int(i), f"largest difference {report.parity.per_image[i]:.2g}")
-        classes = np.argsort(-np.maximum(mine[i], theirs[i]), kind="stable")[:3]
+        classes = np.argsort(-np.maximum(candidate[i], reference[i]), kind="stable")[:3]
         places = np.arange(len(classes))
-        bars.barh(places - 0.2, theirs[i, classes], 0.38, color=_REFERENCE, label="reference")
-        bars.barh(places + 0.2, mine[i, classes], 0.38, color=_CANDIDATE, label="audited")
+        bars.barh(places - 0.2, reference[i, classes], 0.38, color=_REFERENCE, label="reference")
+        bars.barh(places + 0.2, candidate[i, classes], 0.38, color=_CANDIDATE, label="audited")
         bars.set_yticks(places, [f"class {c}" for c in classes], fontsize=7)
         bars.set_ylim(len(classes) - 0.4, -0.6)
         bars.set_xlim(0, 1)
@@ -106,22 +106,22 @@ def plot_worst_scores(report: AuditReport, most: int = 6) -> Figure | None:
     return figure
 
 
-def plot_worst_reactions(report: AuditReport, most: int = 6) -> Figure | None:
+def plot_worst_reactions(report: AuditRecord, most: int = 6) -> Figure | None:
     """The images whose reaction to some motion differs most from the reference's."""
     if report.reference is None or report.images is None:
         return None
-    found = _worst_reactions(report.candidate, report.reference, most)
-    if not found:
+    worst = _worst_reactions(report.candidate, report.reference, most)
+    if not worst:
         return None
     figure = Figure(figsize=(1.7 * most, 2.3), layout="constrained")
     axes: Any = figure.subplots(1, most, squeeze=False)
     for axis in axes[0]:
         axis.axis("off")
-    for axis, (i, mine, theirs) in zip(axes[0], found, strict=False):
-        _show(axis, report, i, f"{mine.metric} {mine.variant}".replace("_", " "))
+    for axis, (i, result, expected) in zip(axes[0], worst, strict=False):
+        _show(axis, report, i, f"{result.metric} {result.variant}".replace("_", " "))
         axis.text(
             0.5, -0.04,
-            f"audited {mine.per_example[i]:.2g}\nreference {theirs.per_example[i]:.2g}",
+            f"audited {result.per_example[i]:.2g}\nreference {expected.per_example[i]:.2g}",
             transform=axis.transAxes, ha="center", va="top", fontsize=7,
         )  # fmt: skip
     return figure
@@ -156,7 +156,7 @@ def _panels(n: int) -> tuple[Figure, list[Any]]:
     return figure, pairs[:n]
 
 
-def _show(axis: Any, report: AuditReport, i: int, title: str) -> None:
+def _show(axis: Any, report: AuditRecord, i: int, title: str) -> None:
     assert report.images is not None
     axis.imshow(channels_last(report.images[i]).squeeze(), cmap="gray")
     axis.set_title(f"image {i}\n{title}", fontsize=7.5)

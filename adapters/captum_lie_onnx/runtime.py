@@ -5,69 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie_onnx.describing import describe
+from captum_lie.extending.checks import check_images
+from captum_lie_onnx.child.messages import Array
+from captum_lie_onnx.engine import FileHolder, open_file
 from captum_lie_onnx.errors import OnnxModelError
-from captum_lie_onnx.inspection import check_file
-from captum_lie_onnx.isolation import IsolatedSession
-from captum_lie_onnx.limits import Limits
 from captum_lie_onnx.metadata import Preprocessing, read
-from captum_lie_onnx.worker import OPTIMIZATIONS, Array, Session
+from captum_lie_onnx.running import Optimization, Running, RunOptions
 
-Optimization = Literal["all", "extended", "basic", "none"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-
-class Engine(Protocol):
-    """Something that runs a loaded file."""
-
-    def reloaded(self, optimization: str, precise: bool = False) -> Engine:
-        """The same file with another optimisation of the graph, or with exact sums of bytes."""
-
-    def run(self, name: str, value: Array, outputs: list[str]) -> list[Array]: ...
+#: What a graph's input is: as the file says, as given, or (None) as :attr:`OnnxModel.assumed`.
+Stated = Preprocessing | Literal["metadata"] | None
 
 
-def open_engine(
-    path: Path, threads: int | None, optimization: str, limits: Limits | None
-) -> tuple[Engine, list[str], dict[str, Any]]:
-    """A loaded file, the names of its outputs, and its description.
-
-    Args:
-        limits: run in a child process with these limits; None: in this process, for files that
-            are trusted.
-
-    Raises:
-        OnnxModelError: the file cannot be loaded.
-    """
-    one_of("optimization", optimization, OPTIMIZATIONS)
-    check_file(path, limits or Limits())
-    threads = threads or torch.get_num_threads()
-    if limits is not None:
-        isolated = IsolatedSession(path, limits)
-        try:
-            description = isolated.describe()
-            return isolated, isolated.load(threads, optimization), description
-        except BaseException:
-            isolated.close()
-            raise
-    try:
-        description = describe(str(path), memory=0, file_bytes=0, domains=[], checked=False)
-        session = Session(str(path), threads, optimization)
-    except Exception as error:  # onnxruntime's own errors have no common type
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise OnnxModelError(f"{path} cannot be used: {reason}") from error
-    return session, session.outputs, description
-
-
-class OnnxModel:
+class OnnxModel(FileHolder):
     """An image classifier in an ONNX file: images in [0, 1] to scores, on the CPU.
 
     Adapts plain images to what the graph takes: normalisation and layout from the metadata that
@@ -105,65 +66,53 @@ class OnnxModel:
         self,
         path: Path | str,
         *,
-        threads: int | None = None,
-        optimization: Optimization = "all",
-        preprocessing: Preprocessing | Literal["metadata"] | None = "metadata",
+        preprocessing: Stated = "metadata",
         assumed: Preprocessing | None = None,
-        limits: Limits | None = None,
         batch_size: int | None = None,
         output: str | None = None,
+        **running: Unpack[RunOptions],
     ) -> None:
-        self._arguments: dict[str, Any] = {
-            "path": path, "threads": threads, "optimization": optimization,
-            "preprocessing": preprocessing, "assumed": assumed, "limits": limits,
-            "batch_size": batch_size, "output": output,
-        }  # fmt: skip
         if batch_size is not None and batch_size < 1:
             raise InvalidValueError(f"batch_size must be at least 1; got {batch_size}.")
-        self.path = Path(path)
-        self._engine, self.outputs, self.description = open_engine(
-            self.path, threads, optimization, limits
-        )
+        self.path, self._running = Path(path), Running(**running)
+        self._again = partial(
+            type(self), path, preprocessing=preprocessing, assumed=assumed, batch_size=batch_size,
+            output=output, **running,
+        )  # fmt: skip
+        self._file = open_file(self.path, self._running)
+        self.outputs, self.description = self._file.outputs, self._file.description
         try:
-            self._adapt(output, preprocessing, assumed, batch_size)
+            self.output = self._chosen(output)
+            self.stated, self.preprocessing = self._prepared(preprocessing, assumed)
         except BaseException:
             self.close()
             raise
+        self.fixed_batch = self._file.fixed_batch
+        self._batch = 1 if self.description["quantisation"] == "dynamic" else batch_size
 
-    def _adapt(
-        self,
-        output: str | None,
-        preprocessing: Preprocessing | Literal["metadata"] | None,
-        assumed: Preprocessing | None,
-        batch_size: int | None,
-    ) -> None:
-        """Settle what the graph takes and gives."""
-        self.output = output or self.outputs[0]
-        if self.output not in self.outputs:
+    def _chosen(self, output: str | None) -> str:
+        """The name of the output to return."""
+        output = output or self.outputs[0]
+        if output not in self.outputs:
             raise OnnxModelError(
                 f"{self.path} has no output {output!r}; it has {', '.join(self.outputs)}."
             )
-        (declared,) = self.description["inputs"]
-        self._name: str = declared["name"]
-        self._dtype: str = declared["dtype"]
-        self._shape: list[int | str] = declared["shape"]
-        self.stated = False
+        return output
+
+    def _prepared(
+        self, preprocessing: Stated, assumed: Preprocessing | None
+    ) -> tuple[bool, Preprocessing]:
+        """Whether the file says what its input is, and what that is."""
+        stated = False
         if preprocessing == "metadata":
             metadata = read(self.description["metadata"])
-            self.stated = metadata is not None
+            stated = metadata is not None
             preprocessing = metadata.preprocessing if metadata else None
         if preprocessing is None:
             preprocessing = assumed or Preprocessing()
-            if _layout(self._shape) == "NHWC":
+            if _layout(self._file.input["shape"]) == "NHWC":
                 preprocessing = replace(preprocessing, layout="NHWC")
-        self.preprocessing = preprocessing
-        fixed = self._shape[0] if isinstance(self._shape[0], int) and self._shape[0] > 0 else None
-        self.fixed_batch = fixed
-        self._batch = (
-            1
-            if self.description["quantisation"] == "dynamic" and not fixed
-            else fixed or batch_size
-        )
+        return stated, preprocessing
 
     @property
     def channels(self) -> int | None:
@@ -191,11 +140,9 @@ class OnnxModel:
         Raises:
             TypeError, OnnxModelError: images that the graph does not take, or it fails to run.
         """
-        value = self.prepare(images)
-        size = self._batch or max(len(value), 1)
-        parts = [self._run(value[i : i + size]) for i in range(0, len(value), size)]
-        found = torch.from_numpy(np.concatenate(parts))
-        return found if found.dtype == torch.float64 else found.float()
+        (array,) = self._file.run(self.prepare(images), [self.output], self._batch)
+        scores = torch.from_numpy(array)
+        return scores if scores.dtype == torch.float64 else scores.float()
 
     def prepare(self, images: Tensor) -> Array:
         """What the graph takes for these images.
@@ -221,15 +168,15 @@ class OnnxModel:
             x = (x - mean) / std
         if about.layout == "NHWC":
             x = x.permute(0, 2, 3, 1)
-        if self._dtype == "uint8":
+        dtype = self._file.input["dtype"]
+        if dtype == "uint8":
             x = (x * 255).round().clamp(0, 255)
-        return np.ascontiguousarray(x.numpy().astype(self._dtype, copy=False))
+        return np.ascontiguousarray(x.numpy().astype(dtype, copy=False))
 
     @contextmanager
-    def reoptimized(self, optimization: Optimization) -> Iterator[None]:
+    def optimised_anew(self, optimization: Optimization) -> Iterator[None]:
         """Within, the graph is run with another optimisation."""
-        one_of("optimization", optimization, OPTIMIZATIONS)
-        with self._reloaded(optimization, precise=False):
+        with self._reloaded(replace(self._running, optimization=optimization), precise=False):
             yield
 
     @contextmanager
@@ -239,47 +186,29 @@ class OnnxModel:
         That is the session option ``session.x64quantprecision``. On x86 CPUs without VNNI such sums
         else saturate; everywhere else it changes nothing.
         """
-        with self._reloaded(self._arguments["optimization"], precise=True):
+        with self._reloaded(self._running, precise=True):
             yield
 
     @contextmanager
-    def _reloaded(self, optimization: str, precise: bool) -> Iterator[None]:
-        engine = self._engine
+    def _reloaded(self, running: Running, precise: bool) -> Iterator[None]:
+        file = self._file
         try:
-            self._engine = engine.reloaded(optimization, precise)
+            self._file = file.reloaded(running.optimization, precise)
             yield
         finally:
-            self._engine = engine
+            self._file = file
 
-    def close(self) -> None:
-        """End the child process, if there is one."""
-        if isinstance(self._engine, IsolatedSession):
-            self._engine.close()
-
-    def __enter__(self) -> OnnxModel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self._arguments
-
-    def __setstate__(self, arguments: dict[str, Any]) -> None:
-        OnnxModel.__init__(self, **arguments)
+    def __reduce__(self) -> tuple[partial[OnnxModel], tuple[()]]:
+        return self._again, ()
 
     def __repr__(self) -> str:
-        return f"OnnxModel({str(self.path)!r}, input {self._dtype} {self._shape})"
+        declared = self._file.input
+        return f"OnnxModel({str(self.path)!r}, input {declared['dtype']} {declared['shape']})"
 
     @property
     def _chw(self) -> tuple[int | str, int | str, int | str]:
         """Declared channels, height and width."""
-        a, b, c = self._shape[1:]
+        a, b, c = self._file.input["shape"][1:]
         return (c, a, b) if self.preprocessing.layout == "NHWC" else (a, b, c)
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
@@ -291,24 +220,6 @@ class OnnxModel:
                     f"{self.path} takes images with {declared} {name}; got {got} (images "
                     f"{list(shape)}). Resize or convert them first."
                 )
-
-    def _run(self, value: Array) -> Array:
-        n = len(value)
-        if self.fixed_batch and n < self.fixed_batch:
-            value = np.concatenate([value, np.repeat(value[-1:], self.fixed_batch - n, axis=0)])
-        try:
-            (found,) = self._engine.run(self._name, value, [self.output])
-        except OnnxModelError:
-            raise
-        except Exception as error:
-            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-            raise OnnxModelError(f"{self.path} failed to run: {reason}") from error
-        if not found.ndim or len(found) != len(value):
-            raise OnnxModelError(
-                f"{self.path} must give one row for each of {len(value)} images; its output "
-                f"{self.output!r} has shape {list(found.shape)}."
-            )
-        return found[:n]
 
 
 def _layout(shape: list[int | str]) -> Literal["NCHW", "NHWC"]:

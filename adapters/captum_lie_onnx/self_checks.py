@@ -37,7 +37,7 @@ def self_checks(
     largest = float(np.abs(expected).max()) or 1.0
     again = scores(subject.model, chosen, batch_size)
     alone = scores(subject.model, chosen, 1)
-    with subject.model.reoptimized("none"):
+    with subject.model.optimised_anew("none"):
         plain = scores(subject.model, chosen, batch_size)
     checks = [
         *check(
@@ -64,12 +64,12 @@ def self_checks(
             exact = scores(subject.model, chosen, batch_size)
         checks += saturation(_largest(exact, expected) / largest, cpu, thresholds)
     if subject.derivative is not None:
-        found = torch.cat([subject.derivative(x)[0] for x in chosen.split(batch_size)])
-        wanted = subject.derivative.output_fn(torch.from_numpy(expected.copy()))
+        of_graph = torch.cat([subject.derivative(x)[0] for x in chosen.split(batch_size)])
+        of_model = subject.derivative.output_fn(torch.from_numpy(expected.copy()))
         checks += check(
             thresholds,
             "derivative.max_absolute",
-            float((found - wanted).abs().max()),
+            float((of_graph - of_model).abs().max()),
             detail="outputs of the derivative's graph, against the model's",
         )
     return checks

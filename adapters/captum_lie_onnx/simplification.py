@@ -94,10 +94,10 @@ def _equal(node: Node, zeros: set[Node]) -> Node | None:
 
 def _alike(node: Node, other: Any) -> Node | None:
     """``other``, if it is a tensor of the node's shape and type."""
-    mine, yours = node.meta.get("tensor_meta"), getattr(other, "meta", {}).get("tensor_meta")
-    if mine is None or yours is None:
+    one, two = node.meta.get("tensor_meta"), getattr(other, "meta", {}).get("tensor_meta")
+    if one is None or two is None:
         return None
-    return other if (mine.shape, mine.dtype) == (yours.shape, yours.dtype) else None
+    return other if (one.shape, one.dtype) == (two.shape, two.dtype) else None
 
 
 def _node(value: Any) -> Node | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,20 +11,49 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie import LocalEquivarianceError
-from captum_lie.core.loaders import to_model
+from captum_lie.extending.tensors import to_model
 from captum_lie.metrics import MetricTable
 from captum_lie_onnx import lee
+from captum_lie_onnx.audit_record import read_behaviour
 from captum_lie_onnx.behaviour import Behaviour, Plan, observe
 from captum_lie_onnx.derivative import LieDerivativeModel
 from captum_lie_onnx.inspection import identify
 from captum_lie_onnx.limits import Limits
 from captum_lie_onnx.metadata import Preprocessing
-from captum_lie_onnx.report import read_behaviour
 from captum_lie_onnx.runtime import OnnxModel
 from captum_lie_onnx.scores import ClassScores
 
 #: Relative rounding of activations, for the steps of finite differences.
 _ROUNDING = {"int8": 2.0**-8, "float16": 2.0**-10}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How the files of an audit are opened.
+
+    Attributes:
+        stack: closes their child processes.
+        limits: on memory and time.
+        threads: of onnxruntime; None: as many as PyTorch takes.
+        assumed: preprocessing, where a file does not say.
+    """
+
+    stack: ExitStack
+    limits: Limits
+    threads: int | None = None
+    assumed: Preprocessing | None = None
+
+    def model(self, path: Path) -> OnnxModel:
+        """A model that closes with the stack."""
+        model = OnnxModel(path, threads=self.threads, limits=self.limits, assumed=self.assumed)
+        self.stack.callback(model.close)
+        return model
+
+    def derivative(self, path: Path) -> LieDerivativeModel:
+        """The graph of a Lie derivative that closes with the stack."""
+        graph = LieDerivativeModel(path, threads=self.threads, limits=self.limits)
+        self.stack.callback(graph.close)
+        return graph
 
 
 class Subject(Protocol):
@@ -43,21 +73,19 @@ class Subject(Protocol):
 
 
 def subject_of(
-    source: nn.Module | Path | str,
-    *,
-    stack: ExitStack,
-    limits: Limits,
-    threads: int | None,
-    name: str | None = None,
-    assumed: Preprocessing | None = None,
+    source: nn.Module | Path | str, opening: Opening, name: str | None = None
 ) -> Subject:
-    """A reference by what it is given as: a module, an ONNX file or an ``audit.json``."""
+    """A reference by what it is given as: a module, an ONNX file or an ``audit.json``.
+
+    Args:
+        name: of a module; its class by default.
+    """
     if isinstance(source, nn.Module):
         return ModuleSubject(source, name or type(source).__name__)
     path = Path(source)
     if path.suffix == ".json":
         return SavedSubject(path)
-    return OnnxSubject(path, stack=stack, limits=limits, threads=threads, assumed=assumed)
+    return OnnxSubject(path, opening)
 
 
 class ModuleSubject:
@@ -75,8 +103,8 @@ class ModuleSubject:
         groups = list(plan.groups)
 
         def run(x: Tensor) -> Tensor:
-            found: Tensor = self.model(to_model(self.model, x))
-            return found
+            outputs: Tensor = self.model(to_model(self.model, x))
+            return outputs
 
         return observe(
             run,
@@ -111,35 +139,20 @@ class OnnxSubject:
     """An ONNX file, run in child processes with limits.
 
     Args:
-        stack: closes the child processes.
         derivative: graph of its Lie derivative; by default the file ``MODEL.lie.onnx`` beside it,
             if there is one.
-        assumed: preprocessing, where the file does not say.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        stack: ExitStack,
-        limits: Limits,
-        threads: int | None,
-        derivative: Path | str | None = None,
-        assumed: Preprocessing | None = None,
-    ) -> None:
+    def __init__(self, path: Path, opening: Opening, derivative: Path | str | None = None) -> None:
         self.path, self.name = path, path.name
-        self.model = OnnxModel(path, threads=threads, limits=limits, assumed=assumed)
+        self.model = opening.model(path)
         self._scores = ClassScores(self.model)
-        stack.callback(self.model.close)
         self.file = identify(path, self.model.description)
         self.identity = self.file.to_dict()
         self.input_size = self.model.input_size
         beside = path.with_suffix(".lie.onnx")
-        found = Path(derivative) if derivative else beside if beside.is_file() else None
-        self.derivative: LieDerivativeModel | None = None
-        if found is not None:
-            self.derivative = LieDerivativeModel(found, threads=threads, limits=limits)
-            stack.callback(self.derivative.close)
+        graph = Path(derivative) if derivative else beside if beside.is_file() else None
+        self.derivative = None if graph is None else opening.derivative(graph)
 
     def observe(self, images: Tensor, plan: Plan) -> Behaviour:
         return observe(

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat
 
-from captum_lie._compat import tomllib
-from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
+from captum_lie.extending.checks import one_of
+from captum_lie.extending.compat import tomllib
 from captum_lie.metrics import METRIC_NAMES
 
 Status = Literal["pass", "fail", "inconclusive"]
@@ -145,15 +145,15 @@ def resolve_thresholds(
         0.05
     """
     one_of("preset", preset, tuple(PRESETS))
-    found = dict(PRESETS[preset])
+    thresholds = dict(PRESETS[preset])
     for name, value in (_read(file) if file is not None else {}).items():
-        found[_known(name)] = _limit(name, value)
+        thresholds[_known(name)] = _limit(name, value)
     for setting in settings:
         name, separator, value = setting.partition("=")
         if not separator:
             raise InvalidValueError(f"A threshold is set by NAME=VALUE; got {setting!r}.")
-        found[_known(name.strip())] = _limit(name, value)
-    return found
+        thresholds[_known(name.strip())] = _limit(name, value)
+    return thresholds
 
 
 def _read(file: Path) -> dict[str, object]:

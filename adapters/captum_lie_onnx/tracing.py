@@ -20,7 +20,7 @@ from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from captum_lie.core.autodiff import differentiable
+from captum_lie.extending.tensors import differentiable
 from captum_lie_onnx.simplification import simplify
 
 _SIZES = (2, 3)  # not 1, which broadcasts
@@ -52,12 +52,12 @@ def trace_for_any_batch(function: Callable[[Tensor], Any], example: Tensor) -> G
     """
     image = example[:1]
     first, second = (trace(function, image.repeat(n, 1, 1, 1)) for n in _SIZES)
-    ours, theirs = list(first.graph.nodes), list(second.graph.nodes)
-    if len(ours) != len(theirs):
+    nodes, others = list(first.graph.nodes), list(second.graph.nodes)
+    if len(nodes) != len(others):
         raise FixedBatchError("The number of operators depends on the batch size.")
-    twin = dict(zip(theirs, ours, strict=True))
+    twin = dict(zip(others, nodes, strict=True))
     sizes = _Sizes(first.graph)
-    for node, other in zip(ours, theirs, strict=True):
+    for node, other in zip(nodes, others, strict=True):
         _check_same(first, node, second, other)
         with first.graph.inserting_before(node):
             node.args = _merged(node.args, other.args, twin, sizes)
@@ -83,12 +83,12 @@ class _Sizes:
         slope = (second - first) // (_SIZES[1] - _SIZES[0])
         offset = first - slope * _SIZES[0]
         if (slope, offset) not in self._made:
-            found = self._batch
+            size = self._batch
             if slope != 1:
-                found = self._append(operator.mul, found, slope)
+                size = self._append(operator.mul, size, slope)
             if offset:
-                found = self._append(operator.add, found, offset)
-            self._made[slope, offset] = found
+                size = self._append(operator.add, size, offset)
+            self._made[slope, offset] = size
         return self._made[slope, offset]
 
     def _append(self, function: Callable[..., Any], *args: Any) -> Node:
@@ -104,31 +104,31 @@ def _check_same(first: GraphModule, node: Node, second: GraphModule, other: Node
             f"The batch size decides between operators: {node.target}, {other.target}."
         )
     if node.op == "get_attr":
-        mine, yours = getattr(first, str(node.target)), getattr(second, str(other.target))
-        if mine is not yours and not (
-            mine.shape == yours.shape and mine.dtype == yours.dtype and torch.equal(mine, yours)
+        one, twin = getattr(first, str(node.target)), getattr(second, str(other.target))
+        if one is not twin and not (
+            one.shape == twin.shape and one.dtype == twin.dtype and torch.equal(one, twin)
         ):
             raise FixedBatchError(f"The constant {node.target} depends on the batch size.")
 
 
-def _merged(mine: Any, yours: Any, twin: dict[Node, Node], sizes: _Sizes) -> Any:
+def _merged(first: Any, second: Any, twin: dict[Node, Node], sizes: _Sizes) -> Any:
     """Arguments of the first graph with sizes in place of integers that differ in the second."""
-    if isinstance(mine, Node):
-        if twin.get(yours) is not mine:
+    if isinstance(first, Node):
+        if twin.get(second) is not first:
             raise FixedBatchError("The batch size decides how operators are connected.")
-        return mine
-    if isinstance(mine, tuple | list) and isinstance(yours, tuple | list):
-        if len(mine) != len(yours):
+        return first
+    if isinstance(first, tuple | list) and isinstance(second, tuple | list):
+        if len(first) != len(second):
             raise FixedBatchError("The batch size decides how many arguments an operator has.")
-        pairs = zip(mine, yours, strict=True)
-        return type(mine)([_merged(a, b, twin, sizes) for a, b in pairs])
-    if isinstance(mine, dict):
-        return {key: _merged(mine[key], yours[key], twin, sizes) for key in mine}
-    if mine == yours or mine is yours:
-        return mine
-    if type(mine) is int and type(yours) is int:
-        return sizes(mine, yours)
-    raise FixedBatchError(f"An argument depends on the batch size: {mine!r}, {yours!r}.")
+        pairs = zip(first, second, strict=True)
+        return type(first)([_merged(a, b, twin, sizes) for a, b in pairs])
+    if isinstance(first, dict):
+        return {key: _merged(first[key], second[key], twin, sizes) for key in first}
+    if first == second or first is second:
+        return first
+    if type(first) is int and type(second) is int:
+        return sizes(first, second)
+    raise FixedBatchError(f"An argument depends on the batch size: {first!r}, {second!r}.")
 
 
 def _new_zeros(tangent: Tensor, primal: Tensor, *, self_num_batch_dims: int = 0) -> Tensor:

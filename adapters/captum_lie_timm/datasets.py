@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import timm.data
+from timm.data.dataset_factory import create_dataset
 
-from captum_lie.errors import InvalidValueError, UnsupportedModelError
+from captum_lie.errors import InvalidValueError, UnsupportedModelError, first_line
 
 
 def open_dataset(text: str) -> Any:
@@ -38,10 +38,9 @@ def open_dataset(text: str) -> Any:
     if root is not None and not Path(root).exists():
         raise FileNotFoundError(f"There is no folder {root} (from {text}).")
     try:
-        dataset: Any = timm.data.create_dataset(  # type: ignore[attr-defined]
-            parts["name"], root=root, split=split, download=False
-        )
+        dataset: Any = create_dataset(parts["name"], root=root, split=split, download=False)
     except Exception as error:  # of torchvision, datasets or tensorflow_datasets, whatever it is
-        message = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UnsupportedModelError(f"timm cannot open the data set {text!r}: {message}") from error
+        raise UnsupportedModelError(
+            f"timm cannot open the data set {text!r}: {first_line(error)}"
+        ) from error
     return dataset

@@ -8,21 +8,31 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from captum_lie.cli.console import notes
-from captum_lie.examples.photographs import find_photographs
+from captum_lie.extending.commands import notes
+from captum_lie.extending.pages import (
+    depth_figure,
+    embed,
+    lee_values,
+    pictures_of,
+    render,
+    smoothed,
+    write_atomically,
+)
+from captum_lie.extending.studies import (
+    ModelSpec,
+    Options,
+    Plan,
+    candidates_from,
+    carry_out,
+    find_photographs,
+    first_images,
+    prepare,
+)
 from captum_lie.groups import get_groups
 from captum_lie.images import ImageFiles
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.plotting import plot_lee
 from captum_lie.results import Section
-from captum_lie.results.files import write_atomically
-from captum_lie.show.layer_report import depth_figure
-from captum_lie.show.pages import embed, render
-from captum_lie.show.report import lee_values, pictures_of, smoothed
-from captum_lie.studies import Options, prepare
-from captum_lie.studies.plan import Plan, carry_out
-from captum_lie.studies.preparation import first_images
-from captum_lie.studies.specs import ModelSpec, candidates_from
 from captum_lie_timm import imagenet
 
 #: Models beside their untrained twins; the larger sizes take two and three times as long.

@@ -131,10 +131,10 @@ def read_weights(weights: Weights) -> dict[str, Tensor]:
             f"'captum-lie[imagenet]' (or {weights.package}), or take random weights "
             "(--no-pretrained)."
         )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != weights.sha256:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != weights.sha256:
         raise UnsupportedModelError(
-            f"{path} is not the known file of weights (SHA-256 {found[:8]}…, expected "
+            f"{path} is not the known file of weights (SHA-256 {digest[:8]}…, expected "
             f"{weights.sha256[:8]}…): reinstall {weights.package}."
         )
     content: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
@@ -173,5 +173,5 @@ def _find(weights: Weights) -> Path | None:
         listed = files(weights.package) or []
     except PackageNotFoundError:
         return None
-    found = [Path(str(file.locate())) for file in listed if file.suffix == ".pth"]
-    return next((path for path in found if path.is_file()), None)
+    paths = [Path(str(file.locate())) for file in listed if file.suffix == ".pth"]
+    return next((path for path in paths if path.is_file()), None)

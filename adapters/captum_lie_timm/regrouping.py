@@ -46,10 +46,10 @@ def windows(
     """
 
     def rule(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
-        found = evidence.within(*blocks)
-        if found is None or found[1] is None:
+        enclosing = evidence.within(*blocks)
+        if enclosing is None or enclosing[1] is None:
             return None
-        owner, image = found[0], found[1]
+        owner, image = enclosing[0], enclosing[1]
         window = size(owner)
         if any(length % side for length, side in zip(image, window, strict=True)):
             return None
@@ -132,10 +132,10 @@ NEST_LAYER = classes("models.nest", "TransformerLayer")
 
 def image_blocks(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule of NesT's encoder: ``[N, blocks, tokens, C]``, square blocks of a square image."""
-    found: tuple[Any, Any] | None = evidence.within(*NEST_LEVEL)
-    if found is None:
+    enclosing: tuple[Any, Any] | None = evidence.within(*NEST_LEVEL)
+    if enclosing is None:
         return None
-    level = found[0]
+    level = enclosing[0]
     is_encoder = module is level.transformer_encoder
     if not is_encoder and not inside(module, evidence, NEST_LAYER):
         return None
@@ -152,10 +152,10 @@ TNT = classes("models.tnt", "TNT")
 
 def pixels_of_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule of TNT: the pixels of each patch take the place of an example, or of its channels."""
-    found: tuple[Any, Any] | None = evidence.within(*TNT)
-    if found is None:
+    enclosing: tuple[Any, Any] | None = evidence.within(*TNT)
+    if enclosing is None:
         return None
-    embed, owner = found[0].pixel_embed, evidence.ancestors[0]
+    embed, owner = enclosing[0].pixel_embed, evidence.ancestors[0]
     inner = embed.new_patch_size
     patterns = ["(n y0 x0) (y1 x1) c"]
     joins = module is getattr(owner, "proj", None) and evidence.side == "input"
@@ -196,10 +196,10 @@ def pixels_across_patches(module: nn.Module, x: Tensor, evidence: Evidence) -> L
     In the second version, these sequences are the rows of an image.
     """
     for blocks, layers, pattern in MOBILE:
-        found: tuple[Any, Any] | None = evidence.within(*blocks)
-        if found is None or found[1] is None:
+        enclosing: tuple[Any, Any] | None = evidence.within(*blocks)
+        if enclosing is None or enclosing[1] is None:
             continue
-        block, image = found
+        block, image = enclosing
         of_block = module is block.transformer or module is block.norm
         if not of_block and not inside(module, evidence, layers):
             return None
@@ -221,8 +221,8 @@ def mask_units(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | Non
     """Rule of Hiera: until the last stage, tokens are in the order in which they will be pooled."""
     if x.ndim != 3:
         return None
-    found: tuple[Any, Any] | None = evidence.within(*HIERA)
-    stages = found[0].reroll.schedule.values() if found else ()
+    enclosing: tuple[Any, Any] | None = evidence.within(*HIERA)
+    stages = enclosing[0].reroll.schedule.values() if enclosing else ()
     for strides, size in stages:
         if len(size) != 2 or prod(size) != x.shape[1]:
             continue
@@ -247,10 +247,10 @@ LINEAR_NORM = classes("models.levit", "LinearNorm")
 
 def tokens_as_examples(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule within LeViT's linear maps: their normalisation takes every token for an example."""
-    found = evidence.within(*LINEAR_NORM)
-    if found is None or found[1] is None:
+    enclosing = evidence.within(*LINEAR_NORM)
+    if enclosing is None or enclosing[1] is None:
         return None
-    rows, columns = found[1]
+    rows, columns = enclosing[1]
     return among(regrouped("(n y0 x0) c", (rows,), (columns,)), x=x, evidence=evidence)
 
 
@@ -263,12 +263,12 @@ POOLED = classes("models.mvitv2", "MultiScaleAttention", "MultiScaleAttentionPoo
 
 def heads_as_examples(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | None:
     """Rule within MViT's attention: queries, keys and values are pooled as images of each head."""
-    found: tuple[Any, Any] | None = evidence.within(*POOLED)
-    if found is None or x.ndim != 4:
+    enclosing: tuple[Any, Any] | None = evidence.within(*POOLED)
+    if enclosing is None or x.ndim != 4:
         return None
     if isinstance(module, nn.LayerNorm):
         return heads(module, x, evidence)
-    many = 1 if found[0].unshared else found[0].num_heads
+    many = 1 if enclosing[0].unshared else enclosing[0].num_heads
     layout = regrouped("(n c0) c1 y0 x0", x.shape[2:3], x.shape[3:], channels=(many,))
     return among(layout, x=x, evidence=evidence)
 

@@ -14,7 +14,12 @@ from captum_lie.attribution.control import agrees_with_forward_mode, control
 from captum_lie.attribution.norms import Norm
 from captum_lie.core.derivative import ModelFunction, lie_derivatives
 from captum_lie.core.gram import grams_of
-from captum_lie.core.groups import OneParameterGroup
+from captum_lie.core.groups import (
+    DEFAULT_GROUP,
+    OneParameterGroup,
+    SpatialGroup,
+    basis_fields,
+)
 from captum_lie.core.loaders import over_batches
 from captum_lie.core.probes import Probes
 from captum_lie.core.spectral_control import Control
@@ -27,6 +32,7 @@ class CollectionOptions(TypedDict, total=False):
     relative: bool
     n_probes: int
     seed: int
+    first_index: int
     internal_batch_size: int | None
     show_progress: bool
     description: str
@@ -39,6 +45,7 @@ class Collection:
     Attributes:
         relative: also measure the control.
         n_probes, seed: of the control.
+        first_index: position of the first image, for a part of a larger set.
         internal_batch_size: at most so many examples × tangents at a time; None chooses.
         show_progress: show a progress bar, labelled ``description``.
     """
@@ -46,6 +53,7 @@ class Collection:
     relative: bool = True
     n_probes: int = 8
     seed: int = 0
+    first_index: int = 0
     internal_batch_size: int | None = None
     show_progress: bool = False
     description: str = "LEE"
@@ -53,6 +61,13 @@ class Collection:
     @property
     def probes(self) -> Probes:
         return Probes(self.n_probes, seed=self.seed)
+
+
+def fields_beside(groups: Sequence[OneParameterGroup]) -> list[OneParameterGroup]:
+    """The six fields of aff(2) under the rule of the first spatial group."""
+    spatial = next((g for g in groups if isinstance(g, SpatialGroup)), DEFAULT_GROUP)
+    interpolation, border = spatial.rule
+    return basis_fields(interpolation=interpolation, border=border)
 
 
 def collect(
@@ -63,14 +78,12 @@ def collect(
     *,
     reduce: Norm,
     how: Collection,
-    first_index: int = 0,
 ) -> LeeResult:
     """LEE of each image of a data set, its control, and the Gram matrices of the fields, if any.
 
     Args:
         loader: yields images ``[N, C, H, W]``, or tuples whose first member they are.
         reduce: norm of derivatives.
-        first_index: position of the first image, for a part of a larger set.
     """
     probes = how.probes
     parts = []
@@ -86,7 +99,7 @@ def collect(
                 [*groups, *fields],
                 reduce=reduce,
                 probes=probes,
-                first_index=first_index + first,
+                first_index=how.first_index + first,
                 internal_batch_size=how.internal_batch_size,
             )
         size = how.internal_batch_size

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_lie.attribution.norms import Norm, mean_square
 from captum_lie.core.autodiff import differentiable
-from captum_lie.core.chunks import Chunk, in_chunks
+from captum_lie.core.chunks import Chunk
 from captum_lie.core.derivative import ModelFunction, derivatives_along, tangent_basis
 from captum_lie.core.groups import OneParameterGroup
 from captum_lie.core.probes import Probes
@@ -62,7 +62,7 @@ def control(
     def exact(chunk: Chunk) -> Control:
         with differentiable():
             return spectral_control(
-                function.on(chunk),
+                function.of(chunk),
                 chunk.inputs,
                 tuple(torch.stack([g.generator(x) for g in basis]) for x in chunk.inputs),
                 mixing,
@@ -71,14 +71,7 @@ def control(
             )
 
     if reduce is mean_square:
-        chunks = in_chunks(
-            exact,
-            function.forward_func,
-            inputs,
-            function.args,
-            function.target,
-            internal_batch_size=internal_batch_size,
-        )
+        chunks = function.in_chunks(exact, inputs, internal_batch_size=internal_batch_size)
         try:
             return _joined(list(chunks))
         except NoReverseModeError as error:

@@ -19,8 +19,8 @@ from captum_lie.core.captum_compat import (
     log_usage,
     sum_per_example,
 )
-from captum_lie.core.chunks import Chunk, in_chunks
-from captum_lie.core.derivative import bind
+from captum_lie.core.chunks import Chunk
+from captum_lie.core.derivative import ModelFunction
 from captum_lie.core.groups import DEFAULT_GROUP, GroupLike, get_group
 from captum_lie.core.validation import check_eval_mode, check_inputs, check_internal_batch_size
 
@@ -86,20 +86,14 @@ class LieDerivative(GradientAttribution):
         def work(chunk: Chunk) -> list[Tensor]:
             with differentiable(), torch.enable_grad():
                 leaves = tuple(image.detach().clone().requires_grad_() for image in chunk.inputs)
-                checked = bind(self.forward_func, None, None, chunk.args)
+                checked = ModelFunction(self.forward_func, args=chunk.args)
                 gradients = self.gradient_func(checked, leaves, chunk.target)
             with torch.no_grad():
                 pairs = zip(gradients, chunk.inputs, strict=True)
                 return [g * resolved.generator(x) for g, x in pairs]
 
-        parts = in_chunks(
-            work,
-            self.forward_func,
-            xs,
-            additional_forward_args,
-            target,
-            internal_batch_size=internal_batch_size,
-        )
+        function = ModelFunction(self.forward_func, None, target, additional_forward_args)
+        parts = function.in_chunks(work, xs, internal_batch_size=internal_batch_size)
         attributions = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         result = like_inputs(inputs, attributions)
         if not return_convergence_delta:

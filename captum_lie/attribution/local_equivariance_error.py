@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_lie.attribution.collection import Collection, CollectionOptions, collect
+from captum_lie.attribution.collection import (
+    Collection,
+    CollectionOptions,
+    collect,
+    fields_beside,
+)
 from captum_lie.attribution.control import control
 from captum_lie.attribution.norms import NORMS, NormName
-from captum_lie.core.autodiff import pullback
+from captum_lie.attribution.pixels import lee_of_pixels
 from captum_lie.core.captum_compat import (
     ForwardFunc,
     GradientAttribution,
@@ -23,20 +28,12 @@ from captum_lie.core.captum_compat import (
     log_usage,
     sum_per_example,
 )
-from captum_lie.core.chunks import Chunk, in_chunks
-from captum_lie.core.derivative import (
-    ModelFunction,
-    OutputFn,
-    bind,
-    lie_derivatives,
-)
+from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives
 from captum_lie.core.gram import PrincipalDirections, grams_of, principal_directions
 from captum_lie.core.groups import (
     DEFAULT_GROUP,
     GroupLike,
     Groups,
-    OneParameterGroup,
-    SpatialGroup,
     basis_fields,
     get_group,
     get_groups,
@@ -44,13 +41,22 @@ from captum_lie.core.groups import (
 from captum_lie.core.outputs import softmax
 from captum_lie.core.probes import Probes
 from captum_lie.core.resampling import Border, Interpolation
-from captum_lie.core.validation import check_inputs, check_internal_batch_size, one_of
+from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie.layouts import TRIVIAL, OutputLayout, as_output_layout
 from captum_lie.results import LeeResult
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+class GramOptions(TypedDict, total=False):
+    """Keywords of :meth:`LocalEquivarianceError.gram`."""
+
+    additional_forward_args: object
+    interpolation: Interpolation
+    border: Border | None
+    internal_batch_size: int | None
 
 
 class LocalEquivarianceError(GradientAttribution):
@@ -128,23 +134,14 @@ class LocalEquivarianceError(GradientAttribution):
                 "Pixel attributions sum to LEE only where the output has the trivial layout; "
                 f"got output_layout={self.output_layout}. Use score() for dense outputs."
             )
-        xs = as_tuple(inputs)
         resolved = get_group(group)
-        check_inputs(xs)
-        check_internal_batch_size(internal_batch_size)
-
-        def work(chunk: Chunk) -> list[Tensor]:
-            return self._attribute(chunk.inputs, chunk.target, chunk.args, resolved)
-
-        parts = in_chunks(
-            work,
-            self.forward_func,
-            xs,
-            additional_forward_args,
-            target,
+        attributions = lee_of_pixels(
+            self._function(target, additional_forward_args),
+            as_tuple(inputs),
+            resolved,
+            signs=self.norm == "l1",
             internal_batch_size=internal_batch_size,
         )
-        attributions = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         result = like_inputs(inputs, attributions)
         if not return_convergence_delta:
             return result
@@ -152,18 +149,6 @@ class LocalEquivarianceError(GradientAttribution):
             result, inputs, target, additional_forward_args, resolved, internal_batch_size
         )
         return result, delta
-
-    def _attribute(
-        self, xs: tuple[Tensor, ...], target: TargetType, args: object, group: OneParameterGroup
-    ) -> list[Tensor]:
-        chunks = lie_derivatives(self._function(target, args), xs, [group])
-        derivative = torch.cat(list(chunks), 1)[0]
-        cotangent = derivative.sign() if self.norm == "l1" else derivative
-        cotangent = cotangent / derivative[0].numel()
-        function = bind(self.forward_func, self.output_fn, target, args)
-        gradients = pullback(function, xs, cotangent)
-        with torch.no_grad():
-            return [g * group.generator(x) for g, x in zip(gradients, xs, strict=True)]
 
     def has_convergence_delta(self) -> bool:
         """True: the attributions' sum is checked against forward mode."""
@@ -256,6 +241,7 @@ class LocalEquivarianceError(GradientAttribution):
             groups: groups or their names; ``"all"`` by default.
             relative: also measure the control, for ``relative_lee``; True by default.
             n_probes, seed: of the control, see :meth:`control_score`; 8 and 0 by default.
+            first_index: position of the first image, for a part of a larger set.
             internal_batch_size: at most so many examples × tangents at a time; by default as many
                 as run fast and fit the memory.
             show_progress: show a progress bar, labelled ``description``.
@@ -278,14 +264,12 @@ class LocalEquivarianceError(GradientAttribution):
         groups: Groups = "all",
         *,
         gram: bool = False,
-        first_index: int = 0,
         **options: Unpack[CollectionOptions],
     ) -> LeeResult:
         """All that :meth:`evaluate` sums up, image by image, from one pass over the data.
 
         Args:
             gram: also the Gram matrix, under the rule of the first spatial group.
-            first_index: position of the first image, for a part of a larger set.
             loader, groups, and the rest: as for :meth:`evaluate`.
 
         Returns:
@@ -295,21 +279,11 @@ class LocalEquivarianceError(GradientAttribution):
             ValueError: no images, or a Gram matrix of ``norm="l1"``.
         """
         resolved = get_groups(groups)
-        fields: list[OneParameterGroup] = []
         if gram:
             self._check_gram()
-            spatial = next((g for g in resolved if isinstance(g, SpatialGroup)), DEFAULT_GROUP)
-            interpolation, border = spatial.rule
-            fields = basis_fields(interpolation=interpolation, border=border)
-        return collect(
-            self._function(),
-            loader,
-            resolved,
-            fields,
-            reduce=NORMS[self.norm],
-            how=Collection(**options),
-            first_index=first_index,
-        )
+        fields = fields_beside(resolved) if gram else []
+        how = Collection(**options)
+        return collect(self._function(), loader, resolved, fields, reduce=NORMS[self.norm], how=how)
 
     def gram(
         self,
@@ -337,23 +311,10 @@ class LocalEquivarianceError(GradientAttribution):
         return torch.cat([grams_of(derivative) for derivative in chunks]).mean(0)
 
     def principal_directions(
-        self,
-        inputs: Inputs,
-        *,
-        additional_forward_args: object = None,
-        interpolation: Interpolation = "bilinear",
-        border: Border | None = None,
-        internal_batch_size: int | None = None,
+        self, inputs: Inputs, **options: Unpack[GramOptions]
     ) -> PrincipalDirections:
         """Eigenvalues of :meth:`gram` and their directions, the worst affine motion first."""
-        gram = self.gram(
-            inputs,
-            additional_forward_args=additional_forward_args,
-            interpolation=interpolation,
-            border=border,
-            internal_batch_size=internal_batch_size,
-        )
-        return principal_directions(gram)
+        return principal_directions(self.gram(inputs, **options))
 
     def _function(self, target: TargetType = None, args: object = None) -> ModelFunction:
         return ModelFunction(self.forward_func, self.output_fn, target, args, self.output_layout)

@@ -14,6 +14,7 @@ import typer
 from captum_lie import __version__
 from captum_lie.cli.console import verbosity
 from captum_lie.cli.demo import demo
+from captum_lie.cli.figures import figures
 from captum_lie.cli.layers import layers
 from captum_lie.cli.measure import measure_command
 from captum_lie.cli.report import report
@@ -32,6 +33,7 @@ app.command("measure")(measure_command)
 app.command()(layers)
 app.command()(report)
 app.command("sweep")(sweep_command)
+app.command()(figures)
 for _entry in sorted(entry_points(group="captum_lie.commands")):
     app.command(_entry.name)(_entry.load())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -11,6 +11,9 @@ from captum_lie._compat import StrEnum
 from captum_lie.cli.console import notes
 from captum_lie.errors import InvalidValueError
 from captum_lie.studies.sweeping import Cluster, Submission
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _PANEL = "Clusters"
 
@@ -71,8 +74,21 @@ Wait = Annotated[
 ]
 
 
+class _Given(TypedDict):
+    """What each task of a cluster gets, None where nothing was said."""
+
+    tasks: int | None
+    partition: str | None
+    gpus: int | None
+    cpus: int | None
+
+
 def parse_cluster(
-    name: ClusterName | None, slurm: Sequence[str] | None, *, minutes: int, **given: Any
+    name: ClusterName | None,
+    slurm: Sequence[str] | None,
+    *,
+    minutes: int,
+    **given: Unpack[_Given],
 ) -> Cluster | None:
     """Where to hand the cells to, if anywhere.
 

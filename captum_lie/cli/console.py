@@ -38,6 +38,14 @@ def explained() -> Iterator[None]:
     """Errors that a user can mend become one line and exit code 2; warnings become notes.
 
     Everything else is a bug and shows its traceback. With ``--debug`` the former do, too.
+
+    Example:
+        >>> try:
+        ...     with explained():
+        ...         raise FileNotFoundError("There is no folder photos.")
+        ... except typer.Exit as left:
+        ...     left.exit_code
+        2
     """
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_args, **_kwargs: notes.print(
@@ -61,11 +69,20 @@ def explained() -> Iterator[None]:
 
 
 def say_written(paths: Iterable[Path]) -> None:
+    """Tell which files were written, on standard error.
+
+    Example:
+        >>> say_written([Path("report.html"), Path("lee.csv")])
+    """
     notes.print("Wrote " + ", ".join(map(str, paths)), markup=False, soft_wrap=True)
 
 
 def say_skipped(batches: object) -> None:
-    """Tell how many image files could not be read."""
+    """Tell how many image files could not be read, on standard error.
+
+    Example:
+        >>> say_skipped(object())  # none
+    """
     skipped = getattr(batches, "skipped", {})
     if skipped:
         notes.print(f"{len(skipped)} unreadable files were left out.", style="yellow")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_lie.cli.options import BorderName, InterpolationName
 from captum_lie.core.groups import OneParameterGroup, get_groups
 from captum_lie.core.validation import one_of
-from captum_lie.errors import InvalidValueError
+from captum_lie.errors import InvalidValueError, first_line
 from captum_lie.metrics import METRIC_NAMES
 from captum_lie.studies.candidates import Candidate
 from captum_lie.studies.specs import candidates_from, parse_specs
@@ -23,7 +23,15 @@ LARGEST_SIDE = 2**14
 def parse_groups(
     names: str, interpolation: InterpolationName, border: BorderName | None
 ) -> list[OneParameterGroup]:
-    """Groups from names with commas between."""
+    """Groups from names with commas between.
+
+    Raises:
+        ValueError: an unknown name, or none at all.
+
+    Example:
+        >>> [g.name for g in parse_groups("rotation, scale", InterpolationName.central, None)]
+        ['rotation', 'scale']
+    """
     return get_groups(
         "all" if names == "all" else [g.strip() for g in names.split(",") if g.strip()],
         interpolation=interpolation.value,
@@ -36,6 +44,10 @@ def parse_metrics(names: str) -> list[str]:
 
     Raises:
         ValueError: an unknown name.
+
+    Example:
+        >>> parse_metrics("lee,eq_t")
+        ['eq_t']
     """
     found = [name.strip() for name in names.split(",") if name.strip()]
     for name in found:
@@ -52,7 +64,21 @@ def find_models(
     std: str | None = None,
     control: bool = False,
 ) -> list[Candidate]:
-    """The models that options name, see :func:`captum_lie.studies.specs.candidates_from`."""
+    """The models that options name, see :func:`captum_lie.studies.specs.candidates_from`.
+
+    Args:
+        texts: ``[LABEL=]NAME[@CHECKPOINT]``, each.
+        checkpoint: for a single model without one.
+        mean, std: as :func:`parse_normalisation` takes them.
+        control: also the untrained twin of each.
+
+    Raises:
+        ValueError: no such model.
+
+    Example:
+        >>> [candidate.name for candidate in find_models(["small=cnn"], control=True)]
+        ['small', 'small (untrained)']
+    """
     return candidates_from(
         parse_specs(texts, checkpoint),
         pretrained=pretrained,
@@ -62,14 +88,31 @@ def find_models(
 
 
 def resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """Images at another size, by bicubic interpolation within [0, 1]."""
+    """Images at another size, by bicubic interpolation within [0, 1].
+
+    Args:
+        images: ``[N, C, H, W]``.
+        size: ``(height, width)``; None for what they have.
+
+    Example:
+        >>> resized(torch.rand(2, 3, 8, 8), (4, 6)).shape
+        torch.Size([2, 3, 4, 6])
+    """
     if size is None or size == tuple(images.shape[-2:]):
         return images
     return nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def parse_size(size: str | None) -> tuple[int, int] | None:
-    """``HxW``, or one number for both."""
+    """``HxW``, or one number for both.
+
+    Raises:
+        ValueError: anything else, or more than 16384 pixels a side.
+
+    Example:
+        >>> parse_size("224x192"), parse_size("32")
+        ((224, 192), (32, 32))
+    """
     if size is None:
         return None
     parts = size.lower().split("x")
@@ -84,7 +127,15 @@ def parse_size(size: str | None) -> tuple[int, int] | None:
 def parse_normalisation(
     mean: str | None, std: str | None
 ) -> tuple[list[float], list[float]] | None:
-    """Mean and standard deviation of each channel, if either is given."""
+    """Mean and standard deviation of each channel, if either is given.
+
+    Raises:
+        ValueError: not numbers with commas between.
+
+    Example:
+        >>> parse_normalisation("0.5,0.4,0.3", None)
+        ([0.5, 0.4, 0.3], [1.0])
+    """
     if mean is None and std is None:
         return None
     try:
@@ -99,13 +150,21 @@ def parse_normalisation(
 
 
 def choose_device(device: str | None) -> torch.device:
-    """The device asked for, or a GPU if there is one."""
+    """The device asked for, or a GPU if there is one.
+
+    Raises:
+        ValueError: it cannot be used.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
         torch.empty(1, device=found).cpu()  # a meta tensor has no values
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0].split(". ")[0]
+        reason = first_line(error).split(". ")[0]
         raise InvalidValueError(f"Device {device!r} cannot be used: {reason}") from error
     return found

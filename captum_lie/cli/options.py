@@ -23,17 +23,21 @@ class BorderName(StrEnum):
     circular = "circular"
 
 
+_MODELS = (
+    "An embedded model (cnn, cnn_blur, vit, mixer), FILE.py:function that returns a "
+    "torch.nn.Module, a timm name (timm:NAME, hf-hub:USER/NAME), or trained weights from the "
+    "registry (imagenet:efficientnet_lite0, 1, 2)."
+)
+
 Models = Annotated[
     list[str],
     typer.Option(
         "--model",
         metavar="[LABEL=]NAME[@CHECKPOINT]",
-        help="An embedded model (cnn, cnn_blur, vit, mixer), FILE.py:function that returns a "
-        "torch.nn.Module, a timm name (timm:NAME, hf-hub:USER/NAME), or trained weights from the "
-        "registry (imagenet:efficientnet_lite0, 1, 2). Repeat to compare several, each at its own "
-        "input size.",
+        help=f"{_MODELS} Repeat to compare several, each at its own input size.",
     ),
 ]
+Model = Annotated[str, typer.Option("--model", metavar="NAME", help=_MODELS)]
 Images = Annotated[
     str,
     typer.Option(
@@ -64,11 +68,11 @@ Channels = Annotated[
 Mean = Annotated[
     str | None,
     typer.Option(
-        help="Normalisation of a factory's model, e.g. 0.485,0.456,0.406 (groups act on the plain "
-        "image in [0, 1])."
+        help="Normalisation of a factory's model, or of a file that does not say its own, e.g. "
+        "0.485,0.456,0.406 (groups act on the plain image in [0, 1])."
     ),
 ]
-Std = Annotated[str | None, typer.Option(help="Normalisation of a factory's model.")]
+Std = Annotated[str | None, typer.Option(help="The same, e.g. 0.229,0.224,0.225.")]
 Pretrained = Annotated[
     bool, typer.Option(help="Load trained weights (embedded models and adapters).")
 ]

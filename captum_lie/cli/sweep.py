@@ -13,6 +13,7 @@ from captum_lie.cli.console import explained, notes, say_written
 from captum_lie.cli.inputs import parse_metrics, parse_size
 from captum_lie.core.groups import GROUP_NAMES
 from captum_lie.errors import InvalidValueError
+from captum_lie.layerwise.motions import METRICS as LAYER_METRICS
 from captum_lie.studies.sharding import Shard
 from captum_lie.studies.sweeping import (
     Resources,
@@ -50,6 +51,13 @@ def sweep_command(
     layer_groups: Annotated[
         str, typer.Option(help="Groups of that decomposition.")
     ] = "translation_x",
+    layer_metrics: Annotated[
+        str,
+        typer.Option(help="With --layers, of each module alone: eq_t, eq_t_frac, eq_r."),
+    ] = "",
+    subnetworks: Annotated[
+        bool, typer.Option(help="With --layers, also the errors of the head networks.")
+    ] = False,
     control: Annotated[bool, typer.Option(help="Measure the untrained architecture, too.")] = False,
     relative: o.Relative = True,
     timeout: Annotated[
@@ -121,6 +129,8 @@ def sweep_command(
             metrics=tuple(parse_metrics(metrics)),
             layers=layers,
             layer_groups=_names(layer_groups, GROUP_NAMES),
+            layer_metrics=_names(layer_metrics, LAYER_METRICS),
+            subnetworks=subnetworks,
             control=control,
             relative=relative,
             n_probes=probes,

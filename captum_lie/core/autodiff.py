@@ -8,7 +8,6 @@ forward mode by reverse-over-reverse: ``J ξ = d/du ⟨Jᵀ u, ξ⟩``, since ``
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,18 +16,17 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 from torch.utils.checkpoint import CheckpointFunction
 
 from captum_lie.core import tangents as engine
+from captum_lie.core.batch_norm import AffineBatchNorm
 from captum_lie.core.memory import kept_buffers
-from captum_lie.core.normalisation import fixed_statistics
 from captum_lie.core.turns import Turns
 from captum_lie.core.validation import check_output, is_out_of_memory
-from captum_lie.errors import UnsupportedModelError
+from captum_lie.errors import UnsupportedModelError, first_line
 
 with warnings.catch_warnings():  # forward mode imports this, which uses a deprecated part of torch
     warnings.simplefilter("ignore")
@@ -42,8 +40,8 @@ def differentiable() -> AbstractContextManager[None]:
     """Settings under which models have right derivatives of every mode; restored on leaving.
 
     Fused attention kernels and the fast path of ``nn.MultiheadAttention`` lack forward mode, and so
-    does everything in inference mode. Reentrant checkpoints can be differentiated by
-    ``Tensor.backward`` alone: their functions are called directly.
+    does everything in inference mode. Functions of checkpoints are called directly: reentrant ones
+    can be differentiated by ``Tensor.backward`` alone, others evaluate anew what was a dual tensor.
 
     These switches are the whole process's, and so is the level of forward mode, of which PyTorch
     has one: threads take turns. Whatever else the process evaluates meanwhile gets the same numbers
@@ -67,7 +65,7 @@ def _settings() -> Iterator[None]:
         with (
             torch.inference_mode(False),
             sdpa_kernel(SDPBackend.MATH),
-            _AffineBatchNorm(),
+            AffineBatchNorm(),
             _direct_checkpoints(),
             kept_buffers(),
         ):
@@ -78,44 +76,33 @@ def _settings() -> Iterator[None]:
 
 @contextmanager
 def _direct_checkpoints() -> Iterator[None]:
-    """Reentrant checkpoints that call their function at once and forget nothing."""
+    """Checkpoints that call their function at once and forget nothing.
+
+    What they would evaluate anew in a backward pass has no tangents by then.
+    """
     own = vars(CheckpointFunction).get("apply")  # none: it inherits that of all functions
+    hooks = {name: vars(checkpoint)[name] for name in _HOOKS if hasattr(checkpoint, name)}
     CheckpointFunction.apply = staticmethod(lambda run, _preserve, *args: run(*args))
+    vars(checkpoint).update(dict.fromkeys(hooks, _no_hooks))
     try:
         yield
     finally:
+        vars(checkpoint).update(hooks)
         if own is None:
             del CheckpointFunction.apply
         else:
             CheckpointFunction.apply = own
 
 
+# Of checkpoints that are not reentrant, under the names that PyTorch has had for it.
+_HOOKS = [f"_checkpoint_without_reentrant_generator{suffix}" for suffix in ("", "_impl")]
+
+
+def _no_hooks(*_: object, **__: object) -> Iterator[None]:
+    yield  # here the function is called
+
+
 _turns = Turns(_settings)
-
-
-class _AffineBatchNorm(TorchFunctionMode):
-    """Batch normalisation with fixed statistics, evaluated as the affine map that it is.
-
-    PyTorch's own CPU kernel (seen in 2.13 and 2.15) silently returns a wrong input gradient when
-    the batch size is 1 and the incoming gradient has strides ``(C, 1, W·C, C)``, and its
-    forward-mode formula costs as much as a convolution. Two pointwise operations have neither
-    problem.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.batch_norm:
-            bound = _BATCH_NORM.bind(*args, **kwargs)
-            bound.apply_defaults()
-            if (
-                not bound.arguments["training"]
-                and bound.arguments["running_mean"] is not None
-                and not isinstance(bound.arguments["input"], engine.Dual)  # has a rule for it
-            ):
-                return _affine_batch_norm(**bound.arguments)
-        return func(*args, **kwargs)
 
 
 def unhooked() -> AbstractContextManager[None]:
@@ -124,24 +111,6 @@ def unhooked() -> AbstractContextManager[None]:
     Each mode costs every operation, down to ``len(x)``, a detour through Python.
     """
     return torch._C.DisableTorchFunction()
-
-
-_BATCH_NORM = inspect.signature(F.batch_norm)
-
-
-def _affine_batch_norm(
-    input: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    **_: object,
-) -> Tensor:
-    scale, shift = fixed_statistics(running_mean, running_var, weight, bias, eps)
-    channels = (-1, *[1] * (input.ndim - 2))
-    scaled = input * scale.reshape(channels)
-    return scaled.add_(shift.reshape(channels))  # in place: half the memory to write
 
 
 def pullback(function: Function, inputs: Tensors, cotangent: Tensor) -> Tensors:
@@ -177,6 +146,11 @@ def pushforward(
     Raises:
         UnsupportedModelError: neither forward mode nor reverse-over-reverse can differentiate the
             model.
+
+    Example:
+        >>> x, tangents = torch.tensor([[1.0], [2.0]]), torch.ones(3, 2, 1)
+        >>> pushforward(torch.square, (x,), (tangents,)).shape
+        torch.Size([3, 2, 1])
     """
     with differentiable(), torch.no_grad():
         inputs = tuple(x.detach().clone() for x in inputs)
@@ -308,7 +282,3 @@ def _recall(forward_func: object) -> str | None:
 def _remember(forward_func: object, strategy: str) -> None:
     with suppress(TypeError):
         _known[forward_func] = strategy
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

@@ -126,7 +126,12 @@ def take(
 
 
 def progress(iterable: Iterable[T], description: str, total: int | None, show: bool) -> Iterable[T]:
-    """Captum's progress bar (tqdm), or nothing."""
+    """Captum's progress bar (tqdm), or nothing.
+
+    Example:
+        >>> list(progress(range(3), "batches", 3, show=False))
+        [0, 1, 2]
+    """
     if not show:
         return iterable
     return cast("Iterable[T]", _progress(iterable, desc=description, total=total))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -16,7 +16,7 @@ from captum_lie.core.captum_compat import (
     run_forward,
     select_targets,
 )
-from captum_lie.core.chunks import Chunk, in_chunks
+from captum_lie.core.chunks import Chunk, Result, in_chunks
 from captum_lie.core.groups import (
     Affine,
     OneParameterGroup,
@@ -43,7 +43,7 @@ class Representation(Protocol):
         """The tangent ``ξ_out(x)``, shaped like the output ``x``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelFunction:
     """What is differentiated: a model, or part of what it returns, as a function of its images.
 
@@ -58,6 +58,8 @@ class ModelFunction:
         >>> from captum_lie import get_groups
         >>> second = ModelFunction(torch.nn.Flatten(), torch.square, target=1)
         >>> images = torch.arange(1.0, 5.0).reshape(2, 1, 1, 2)
+        >>> second(images)
+        tensor([ 4., 16.])
         >>> list(lie_derivatives(second, (images,), get_groups("brightness")))
         [tensor([[ 8., 32.]])]
     """
@@ -74,9 +76,37 @@ class ModelFunction:
         layout = self.output_layout
         return layout if layout is not None and layout.moves else None
 
-    def on(self, chunk: Chunk) -> Callable[..., Tensor]:
-        """The function of a chunk's images, with its own targets and arguments."""
-        return bind(self.forward_func, self.output_fn, chunk.target, chunk.args)
+    def of(self, chunk: Chunk) -> ModelFunction:
+        """The same with a chunk's own targets and arguments."""
+        return replace(self, target=chunk.target, args=chunk.args)
+
+    def in_chunks(
+        self,
+        work: Callable[[Chunk], Result],
+        inputs: tuple[Tensor, ...],
+        *,
+        internal_batch_size: int | None = None,
+        n_tangents: int = 1,
+    ) -> Iterator[Result]:
+        """Results of some work on consecutive examples.
+
+        See :func:`captum_lie.core.chunks.in_chunks`.
+        """
+        yield from in_chunks(
+            work,
+            self.forward_func,
+            inputs,
+            self.args,
+            self.target,
+            internal_batch_size=internal_batch_size,
+            n_tangents=n_tangents,
+        )
+
+    def __call__(self, *images: Tensor) -> Tensor:
+        output = check_output(run_forward(self.forward_func, images, None, self.args))
+        return select_targets(
+            output if self.output_fn is None else self.output_fn(output), self.target
+        )
 
 
 def lie_derivatives(
@@ -104,7 +134,7 @@ def lie_derivatives(
         moving = function.moving
         if moving is not None:
             with torch.no_grad():
-                output = function.on(chunk)(*chunk.inputs)
+                output = function.of(chunk)(*chunk.inputs)
                 motion = torch.stack([moving.generator(g, output) for g in basis])
             derivative = derivative - motion
         if mixing is not None:
@@ -136,7 +166,7 @@ def derivatives_along(
 
     def work(chunk: Chunk) -> tuple[Chunk, Tensor]:
         derivative = pushforward(
-            function.on(chunk),
+            function.of(chunk),
             chunk.inputs,
             tangents_at(chunk.inputs, chunk.first),
             chunk_size=chunk.tangents,
@@ -144,14 +174,8 @@ def derivatives_along(
         )
         return chunk, derivative
 
-    yield from in_chunks(
-        work,
-        function.forward_func,
-        inputs,
-        function.args,
-        function.target,
-        internal_batch_size=internal_batch_size,
-        n_tangents=n_tangents,
+    yield from function.in_chunks(
+        work, inputs, internal_batch_size=internal_batch_size, n_tangents=n_tangents
     )
 
 
@@ -159,12 +183,7 @@ def bind(
     forward_func: ForwardFunc, output_fn: OutputFn | None, target: TargetType, args: object
 ) -> Callable[..., Tensor]:
     """The model as a function of its image inputs alone."""
-
-    def function(*xs: Tensor) -> Tensor:
-        output = check_output(run_forward(forward_func, xs, None, args))
-        return select_targets(output if output_fn is None else output_fn(output), target)
-
-    return function
+    return ModelFunction(forward_func, output_fn, target, args)
 
 
 def tangent_basis(
@@ -176,6 +195,12 @@ def tangent_basis(
 
     Returns:
         The basis (T groups) and the mixing matrix ``[G, T]``, None where it is the identity.
+
+    Example:
+        >>> from captum_lie import get_groups
+        >>> basis, mixing = tangent_basis(get_groups("all"))
+        >>> len(basis), mixing.shape  # six fields of aff(2), and brightness
+        (7, torch.Size([10, 7]))
     """
     basis: list[OneParameterGroup] = []
     rows: list[dict[OneParameterGroup, float]] = []

@@ -81,10 +81,14 @@ class PrincipalDirections:
 
         Shares are squared coefficients and sum to one; those below ``smallest`` are left out.
         """
-        names = torch.tensor(list(_NAMED.values()), dtype=torch.float64)
-        shares = (names @ self.directions[rank].double().cpu()) ** 2
-        parts = sorted(zip(shares.tolist(), _NAMED, strict=True), reverse=True)
+        parts = sorted(((s, name) for name, s in self.shares(rank).items()), reverse=True)
         return ", ".join(f"{share:.0%} {name}" for share, name in parts if share >= smallest)
+
+    def shares(self, rank: int = 0) -> dict[str, float]:
+        """Squared coefficients of a direction by named motion; they sum to one."""
+        names = torch.tensor(list(_NAMED.values()), dtype=torch.float64)
+        squares = (names @ self.directions[rank].double().cpu()) ** 2
+        return dict(zip(_NAMED, squares.tolist(), strict=True))
 
 
 def principal_directions(gram: Tensor) -> PrincipalDirections:

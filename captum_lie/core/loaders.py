@@ -78,7 +78,12 @@ def _whole_numbers(values: object) -> bool:
 
 
 def to_model(model: object, images: Tensor) -> Tensor:
-    """Images on the device of the model's parameters, if it is a module that has any."""
+    """Images on the device of the model's parameters, if it is a module that has any.
+
+    Example:
+        >>> to_model(nn.Linear(1, 1), torch.zeros(1)).device.type
+        'cpu'
+    """
     return images.to(device_of(model))
 
 

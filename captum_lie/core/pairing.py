@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache, reduce
 
 import torch
@@ -95,9 +94,8 @@ def _positions(height: int, width: int, device: torch.device) -> Tensor:
     return torch.stack([column, row, torch.ones_like(column)], -1).flatten(0, 1)
 
 
-@dataclass(eq=False)
 class Pairing:
-    """``⟨g, ξ(x)⟩`` of one pair, ``[G, N]``; there once its queue has come to it."""
+    """``⟨g, ξ(x)⟩`` of one pair. ``value``, ``[G, N]``, is there once its queue has come to it."""
 
     value: Tensor
 
@@ -110,37 +108,38 @@ class PairingQueue:
 
     Example:
         >>> from captum_lie import Rotation
-        >>> queue, group = PairingQueue([Rotation()]), Rotation()
-        >>> pairs = [(torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)) for _ in range(3)]
-        >>> found = [queue.put(g, x) for g, x in pairs]
+        >>> queue, found = PairingQueue([Rotation()]), [Pairing(), Pairing()]
+        >>> pairs = [(torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)) for _ in found]
+        >>> for each, (g, x) in zip(found, pairs):
+        ...     queue.put(each, g, x)
         >>> queue.finish()
-        >>> all(torch.equal(f.value, pairings([group], g, x)) for f, (g, x) in zip(found, pairs))
+        >>> alone = [pairings([Rotation()], g, x) for g, x in pairs]
+        >>> all(torch.allclose(each.value, value) for each, value in zip(found, alone))
         True
     """
 
     def __init__(self, groups: Sequence[OneParameterGroup]) -> None:
         self._groups = groups
-        self._waiting: dict[object, list[tuple[Tensor, Tensor, Pairing]]] = {}
+        self._waiting: dict[object, list[tuple[Pairing, Tensor, Tensor]]] = {}
 
-    def put(self, cotangent: Tensor, x: Tensor) -> Pairing:
-        """The pairing of images with a cotangent of their shape; see :func:`pairings`."""
+    def put(self, pairing: Pairing, cotangent: Tensor, x: Tensor) -> None:
+        """Find the value of a pairing, now or later; arguments as for :func:`pairings`."""
         if x.numel() >= SMALL:
-            return Pairing(pairings(self._groups, cotangent, x))
-        found = Pairing(x)
+            pairing.value = pairings(self._groups, cotangent, x)
+            return
         kind = x.shape, x.dtype, x.stride(1) == 1  # channels last
         waiting = self._waiting.setdefault(kind, [])
-        waiting.append((cotangent, x, found))
+        waiting.append((pairing, cotangent, x))
         if len(waiting) * x.numel() >= IN_CACHE:
             self._work(self._waiting.pop(kind))
-        return found
 
     def finish(self) -> None:
-        """Take what still waits."""
+        """Find the values that are still missing."""
         while self._waiting:
             self._work(self._waiting.popitem()[1])
 
-    def _work(self, waiting: list[tuple[Tensor, Tensor, Pairing]]) -> None:
-        cotangents, images, found = zip(*waiting, strict=True)
+    def _work(self, waiting: list[tuple[Pairing, Tensor, Tensor]]) -> None:
+        found, cotangents, images = zip(*waiting, strict=True)
         values = pairings(self._groups, torch.cat(cotangents), torch.cat(images))
-        for each, value in zip(found, values.split(len(images[0]), 1), strict=True):
-            each.value = value
+        for pairing, value in zip(found, values.split(len(images[0]), 1), strict=True):
+            pairing.value = value

@@ -34,27 +34,22 @@ def default_border(interpolation: Interpolation) -> Border:
     return "circular" if interpolation == "fourier" else "reflect"
 
 
-def spatial_gradient(
-    x: Tensor, interpolation: Interpolation, border: Border
-) -> tuple[Tensor, Tensor]:
-    """Slope of the interpolant at the pixel centres, per pixel, along columns (x) and rows (y).
+def slope(x: Tensor, dim: int, interpolation: Interpolation, border: Border) -> Tensor:
+    """Slope of the interpolant at the pixel centres along one dimension, per pixel.
 
     Args:
         x: images, ``[..., H, W]``, floating point.
+        dim: -1 for d/d(column), -2 for d/d(row).
         interpolation: the rule.
         border: what lies outside; ``fourier`` is always circular.
 
     Returns:
-        Two tensors shaped like ``x``: d/d(column) and d/d(row).
+        Shaped like ``x``.
+
+    Example:
+        >>> slope(torch.tensor([[0.0, 1.0, 4.0]]), -1, "bilinear", "circular")
+        tensor([[ 1.,  3., -4.]])
     """
-    return (
-        slope(x, -1, interpolation, border),
-        slope(x, -2, interpolation, border),
-    )
-
-
-def slope(x: Tensor, dim: int, interpolation: Interpolation, border: Border) -> Tensor:
-    """One component of :func:`spatial_gradient`: the slope along ``dim``, per pixel."""
     if interpolation == "fourier":
         return _fourier_slope(x, dim)
     last = x.shape[dim] - 1

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from captum_lie.core.probes import Probes, directions
-from captum_lie.errors import InvalidValueError
+from captum_lie.errors import InvalidValueError, first_line
 
 Tensors = tuple[Tensor, ...]
 
@@ -112,7 +112,7 @@ def spectral_control(
                 output, leaves, direction.to(output), retain_graph=True, materialize_grads=True
             )
         except NotImplementedError as error:
-            raise NoReverseModeError(str(error).strip().split("\n")[0]) from error
+            raise NoReverseModeError(first_line(error)) from error
 
     def response(gradients: Tensors) -> tuple[Tensor, Tensor]:
         """``E⟨g, s⟩²`` of each group for one direction, ``[N, G]``, and ``‖g‖²``, ``[N]``."""

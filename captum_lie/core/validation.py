@@ -12,7 +12,17 @@ from captum_lie.errors import InvalidTypeError, InvalidValueError
 
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``allowed``."""
+    """Raise unless ``value`` is one of ``allowed``.
+
+    Raises:
+        ValueError: it is none of them; names them all, and the closest.
+
+    Example:
+        >>> one_of("border", "reflekt", ("reflect", "circular"))
+        Traceback (most recent call last):
+        captum_lie.errors.InvalidValueError: Unknown border 'reflekt'. Choose from reflect, \
+circular. Did you mean 'reflect'?
+    """
     if value in allowed:
         return
     close = difflib.get_close_matches(str(value), allowed, n=1)
@@ -21,7 +31,17 @@ def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def check_images(x: Tensor) -> None:
-    """Images must be a floating point tensor ``[N, C, H, W]``."""
+    """Images must be a floating point tensor ``[N, C, H, W]``.
+
+    Raises:
+        TypeError, ValueError: they are not.
+
+    Example:
+        >>> check_images(torch.rand(3, 8, 8))
+        Traceback (most recent call last):
+        captum_lie.errors.InvalidValueError: Images must be [N, C, H, W]; got shape (3, 8, 8). \
+Add the batch dimension with x.unsqueeze(0).
+    """
     if not isinstance(x, Tensor):
         raise InvalidTypeError(
             f"Images must be a torch.Tensor [N, C, H, W]; got {type(x).__name__}."
@@ -39,7 +59,17 @@ def check_images(x: Tensor) -> None:
 
 
 def check_inputs(inputs: tuple[Tensor, ...]) -> None:
-    """Every input must be a batch of finite images; all batches must have one size."""
+    """Every input must be a batch of finite images; all batches must have one size.
+
+    Raises:
+        TypeError, ValueError: that is not so.
+
+    Example:
+        >>> check_inputs((torch.rand(2, 3, 8, 8), torch.rand(4, 1, 8, 8)))
+        Traceback (most recent call last):
+        captum_lie.errors.InvalidValueError: All inputs must have the same number of examples; \
+got [2, 4].
+    """
     if not inputs:
         raise InvalidValueError(
             "No input given: pass an image tensor [N, C, H, W] or a tuple of them."
@@ -64,7 +94,15 @@ def check_inputs(inputs: tuple[Tensor, ...]) -> None:
 
 
 def check_output(output: object) -> Tensor:
-    """The model must return one tensor, of floating point (or complex) numbers."""
+    """The model must return one tensor, of floating point (or complex) numbers.
+
+    Raises:
+        TypeError: it does not.
+
+    Example:
+        >>> check_output(torch.zeros(2, 5)).shape
+        torch.Size([2, 5])
+    """
     if not isinstance(output, Tensor):
         raise InvalidTypeError(
             f"The model must return one Tensor; got {type(output).__name__}. "
@@ -84,7 +122,18 @@ def check_internal_batch_size(size: int | None) -> None:
 
 
 def check_eval_mode(forward_func: object) -> None:
-    """Refuse a model whose output is random, or changes the model, in training mode."""
+    """Refuse a model whose output is random, or changes the model, in training mode.
+
+    Raises:
+        ValueError: it is in training mode, and has such a module.
+
+    Example:
+        >>> check_eval_mode(nn.Linear(2, 2))  # the same in either mode
+        >>> check_eval_mode(nn.Dropout())
+        Traceback (most recent call last):
+        captum_lie.errors.InvalidValueError: The model is in training mode: the model (Dropout) \
+is random or depends on the batch there. Call model.eval() first.
+    """
     module = forward_func
     if not isinstance(module, nn.Module):
         module = getattr(forward_func, "__self__", None)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_lie._factories import find_factory
-from captum_lie.errors import InvalidValueError
+from captum_lie.errors import InvalidValueError, first_line
 from captum_lie.images.sources import (
     ImageDataset,
     ImageFiles,
@@ -105,9 +105,8 @@ def _load(path: Path) -> dict[str, Any]:
             found = dict(found) if isinstance(found, np.lib.npyio.NpzFile) else found
     except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError,
             zipfile.BadZipFile) as error:  # fmt: skip
-        reason = str(error).strip().split("\n")[0]
         raise InvalidValueError(
-            f"{path} cannot be read ({reason}). Save plain arrays or tensors: "
+            f"{path} cannot be read ({first_line(error)}). Save plain arrays or tensors: "
             "numpy.savez(file, images=..., labels=...)."
         ) from error
     if isinstance(found, Tensor | np.ndarray):

@@ -41,14 +41,16 @@ def sampled_errors(call: Call, motion: Motion, draws: Array, *, masked: bool) ->
         outputs = pytree.tree_leaves(call.module(*args, **kwargs))
         for boundary in call.outputs:
             total += _compared(
-                boundary.layout, boundary.value, outputs[boundary.leaf], move, masked
+                boundary.layout, boundary.value, outputs[boundary.leaf], move, masked, n
             )
     mean: Tensor = total / draws.shape[1]
     return mean
 
 
-def _compared(layout: Layout, still: Tensor, got: Tensor, move: Move, masked: bool) -> Tensor:
-    """The four sums over one output."""
+def _compared(
+    layout: Layout, still: Tensor, got: Tensor, move: Move, masked: bool, n: int
+) -> Tensor:
+    """The four sums over one output, for each of ``n`` examples."""
     wanted, inside = moved(layout, still, move.act)
     got, kept = moved(layout, got, move.match)
     weight = (inside & kept if masked else torch.ones_like(inside)).double()
@@ -59,7 +61,6 @@ def _compared(layout: Layout, still: Tensor, got: Tensor, move: Move, masked: bo
         weight * wanted.square(),
         weight * (wanted - still).square(),
     )
-    n = layout.examples(still)
     return torch.stack([s.reshape(n, -1).sum(1) for s in sums])
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from captum_lie.core.captum_compat import (
     Inputs,
@@ -14,38 +13,25 @@ from captum_lie.core.captum_compat import (
     as_tuple,
     batches,
     log_usage,
-    select_targets,
 )
-from captum_lie.core.derivative import ModelFunction, OutputFn, lie_derivatives, tangent_basis
+from captum_lie.core.derivative import ModelFunction, OutputFn
 from captum_lie.core.groups import (
     DEFAULT_GROUP,
     GroupLike,
-    OneParameterGroup,
     get_groups,
     is_single,
 )
 from captum_lie.core.loaders import labels_of, over_batches
 from captum_lie.core.outputs import softmax
 from captum_lie.core.probes import Probes
-from captum_lie.core.validation import (
-    check_eval_mode,
-    check_inputs,
-    check_internal_batch_size,
-    one_of,
-)
-from captum_lie.errors import InvalidTypeError, InvalidValueError
-from captum_lie.layerwise.fluxes import Recording, recorded
-from captum_lie.layerwise.probes import NormEstimate, squared_norms
-from captum_lie.layerwise.totals import totals
+from captum_lie.core.validation import check_eval_mode, check_inputs, check_internal_batch_size
+from captum_lie.errors import InvalidTypeError
+from captum_lie.layerwise.decomposition import Measure, Question, decompose
 from captum_lie.layerwise.tracing import Overrides, check_overrides, check_whole
-from captum_lie.layerwise.tree import rows_of, self_contributions
 from captum_lie.results.layerwise import LayerwiseResult
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-Measure = Literal["aligned", "norm", "target"]
-MEASURES: tuple[Measure, ...] = ("aligned", "norm", "target")
 
 
 class AttributionOptions(TypedDict, total=False):
@@ -55,6 +41,7 @@ class AttributionOptions(TypedDict, total=False):
     tolerance: float | None
     seed: int
     internal_batch_size: int | None
+    modules: Collection[str] | None
 
 
 class LayerwiseEquivarianceError:
@@ -119,6 +106,7 @@ class LayerwiseEquivarianceError:
         seed: int = ...,
         first_index: int = ...,
         internal_batch_size: int | None = ...,
+        modules: Collection[str] | None = ...,
     ) -> LayerwiseResult: ...
 
     @overload
@@ -134,6 +122,7 @@ class LayerwiseEquivarianceError:
         seed: int = ...,
         first_index: int = ...,
         internal_batch_size: int | None = ...,
+        modules: Collection[str] | None = ...,
     ) -> list[LayerwiseResult]: ...
 
     @log_usage(part_of_slo=True)
@@ -149,6 +138,7 @@ class LayerwiseEquivarianceError:
         seed: int = 0,
         first_index: int = 0,
         internal_batch_size: int | None = None,
+        modules: Collection[str] | None = None,
     ) -> LayerwiseResult | list[LayerwiseResult]:
         """Attribute the equivariance error of each example to the module calls.
 
@@ -167,6 +157,10 @@ class LayerwiseEquivarianceError:
                 ``n_probes`` times.
             seed, first_index: determine each example's probes, independently of batching.
             internal_batch_size: at most so many examples at a time.
+            modules: names of the modules to tell apart; all by default. Only their boundaries are
+                paired. There is a row for each of their calls, after the model's own; its
+                ``self_contribution`` is what it contributes beyond the chosen calls within it, so
+                that the model's row holds what none of them accounts for, and the sum stays exact.
 
         Returns:
             A result, or for a sequence of groups a list of them.
@@ -175,28 +169,21 @@ class LayerwiseEquivarianceError:
             TypeError, ValueError: images, group, measure, layouts or model mode are not usable.
             AssertionError: bad target (by Captum).
         """
-        one_of("measure", measure, MEASURES)
-        if measure == "target" and target is None:
-            raise InvalidValueError("measure='target' needs target=, the output to explain.")
-        if measure != "target" and target is not None:
-            raise InvalidValueError(f"target belongs to measure='target', not {measure!r}.")
-        if measure != "norm" and (n_probes is not None or tolerance is not None):
-            raise InvalidValueError(
-                f"n_probes and tolerance belong to measure='norm', not {measure!r}."
-            )
+        probes = Probes(n_probes, tolerance, seed)
+        question = Question(measure, probes, self.layouts, modules)
+        question.check(self.model, target)
         xs = as_tuple(inputs)
         check_inputs(xs)
         check_internal_batch_size(internal_batch_size)
         check_eval_mode(self.model)
         single = is_single(group)
         groups = get_groups(group)
-        probes = Probes(n_probes, tolerance, seed)
         parts: list[list[LayerwiseResult]] = []
         for chunk, args, chosen in batches(
             xs, additional_forward_args, target, internal_batch_size
         ):
             function = ModelFunction(self.model, self.output_fn, chosen, args)
-            parts.append(self._attribute(function, chunk, groups, measure, probes, first_index))
+            parts.append(decompose(function, chunk, groups, question, first_index=first_index))
             first_index += len(chunk[0])
         results = [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
         return results[0] if single else results
@@ -222,7 +209,7 @@ class LayerwiseEquivarianceError:
             target: for ``target``: one output for all images, or ``"label"`` for each image's
                 own class, which the loader gives as the second member of its tuples.
             show_progress: show a progress bar, labelled ``description``.
-            n_probes, tolerance, seed, internal_batch_size: see :meth:`attribute`.
+            n_probes, tolerance, seed, internal_batch_size, modules: see :meth:`attribute`.
 
         Returns:
             A result for each group; its table gives means over the images and standard errors.
@@ -247,91 +234,3 @@ class LayerwiseEquivarianceError:
                 self.attribute(images, resolved, measure, chosen, first_index=first, **options)
             )
         return [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
-
-    def _attribute(
-        self,
-        function: ModelFunction,
-        xs: tuple[Tensor, ...],
-        groups: list[OneParameterGroup],
-        measure: Measure,
-        probes: Probes,
-        first_index: int,
-    ) -> list[LayerwiseResult]:
-        basis, mixing = tangent_basis(groups)
-        if measure != "target":
-            derivative = torch.cat(list(lie_derivatives(function, xs, basis)), 1)  # [T, N, ...]
-            dim = derivative[0, 0].numel()
-            each = derivative.double().flatten(2)
-            if mixing is not None:
-                each = torch.tensordot(mixing.to(each), each, dims=1)
-            total = each.square().sum(2) / dim
-        estimate: NormEstimate | None = None
-        with recorded(
-            self.model, xs, output_fn=self.output_fn, args=function.args, overrides=self.layouts
-        ) as recording:
-            if measure == "target":
-                cotangent = one_hot(recording.output, function.target)
-                values = recording.contributions(cotangent, groups)
-            elif measure == "aligned":
-                values = _aligned(recording, derivative / dim, basis, mixing)
-            else:
-                estimate = squared_norms(recording, groups, probes, first_index=first_index)
-                values = estimate.total / dim
-            rows = rows_of(recording.calls)
-        own = self_contributions(rows, values) if estimate is None else estimate.own / dim
-        stderr = None if estimate is None else estimate.stderr / dim
-        if measure == "target":
-            sizes = own.abs().nansum(0)
-            total = totals(function, xs, groups, sums=own.nansum(0), sizes=sizes)
-        return [
-            LayerwiseResult(
-                rows=rows,
-                group=g.name,
-                measure=measure,
-                total=total[i].cpu(),
-                contributions=values[:, i].cpu(),
-                self_contributions=own[:, i].cpu(),
-                stderr=None if stderr is None else stderr[:, i].cpu(),
-                method="exact" if estimate is None else estimate.method,
-            )
-            for i, g in enumerate(groups)
-        ]
-
-
-def _aligned(
-    recording: Recording,
-    derivative: Tensor,
-    basis: list[OneParameterGroup],
-    mixing: Tensor | None,
-) -> Tensor:
-    """``⟨L_g f, C_i⟩`` for each call and group, ``[R, G, N]``.
-
-    It is bilinear in the direction and in the motion: a backward pass for each basis tangent,
-    paired with all of them, serves every combination.
-
-    Args:
-        derivative: Lie derivatives along the basis, in units of the result, ``[T, N, ...]``.
-        mixing: the groups as combinations of the basis, ``[G, T]``; None for the basis itself.
-    """
-    if mixing is None:
-        each = [recording.contributions(d, [b]) for b, d in zip(basis, derivative, strict=True)]
-        return torch.cat(each, 1)
-    total: Tensor | None = None
-    for weights, direction in zip(mixing.T, derivative, strict=True):
-        along = recording.contributions(direction, basis)  # [R, T, N]
-        rows = mixing.to(along)
-        part = weights.to(along)[:, None] * torch.einsum("gb,rbn->rgn", rows, along)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
-
-
-def one_hot(output: Tensor, target: TargetType) -> Tensor:
-    """The cotangent that selects a target from an output, for each example."""
-    leaf = output.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        selected = select_targets(leaf, target)
-    if selected.shape[0] != len(output) or selected.numel() != len(output):
-        raise InvalidValueError("The target must select one number for each example.")
-    (cotangent,) = torch.autograd.grad(selected.sum(), leaf)
-    return cotangent

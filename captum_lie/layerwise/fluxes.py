@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,33 +16,10 @@ from torch import Tensor, nn
 from captum_lie.core.autodiff import unhooked
 from captum_lie.core.derivative import OutputFn, bind
 from captum_lie.core.groups import OneParameterGroup
-from captum_lie.core.pairing import Pairing, PairingQueue
+from captum_lie.core.tangents import carried, derivatives_of
 from captum_lie.layerwise.evaluation import Evaluation, evaluated, leaves_of
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side
-
-
-@dataclass(frozen=True)
-class _Latest:
-    """The flux found last in a backward pass, with what it belongs to."""
-
-    boundary: Boundary
-    gradient: Tensor
-    flux: Pairing
-
-    def continues(self, before: Boundary, gradient: Tensor) -> bool:
-        """Whether this tensor is what came out of the boundary before, with the same gradient.
-
-        So it is wherever nothing happens between two modules, or between a module and the
-        container it begins or ends: half of all boundaries and more. A clone hands its gradient on
-        as it is, and where others join it, autograd makes their sum another tensor.
-        """
-        here = self.boundary
-        return (
-            gradient is self.gradient
-            and here.original is before.copy
-            and here.versions[0] == before.versions[1]
-            and here.layout == before.layout
-        )
+from captum_lie.layerwise.walks import Walk, walks_of
 
 
 class Recording:
@@ -54,28 +30,27 @@ class Recording:
         function: ``output_fn(model(x))`` as a function of the image inputs alone.
         inputs: where it was evaluated, each ``[N, C, H, W]``.
         evaluation: that evaluation.
+        derivatives: of the function along the tangents that were carried, ``[T, N, ...]``.
     """
 
     evaluation: Evaluation
+    derivatives: Tensor
 
     def __init__(
         self,
         model: nn.Module,
         function: Callable[..., Tensor],
-        leaves: tuple[Tensor, ...],
+        inputs: tuple[Tensor, ...],
         modules: Collection[str] | None,
         hooks: ExitStack,
     ) -> None:
         self.model, self.function = model, function
-        self.inputs = tuple(x.detach() for x in leaves)
-        self._leaves = leaves
+        self.inputs = inputs
+        self._leaves: tuple[Tensor, ...] = ()
         self._modules = modules
         self._hooks = hooks
         self._groups: Sequence[OneParameterGroup] = ()
-        self._queue = PairingQueue(())
-        self._fluxes: dict[tuple[Call, Side], list[Pairing]] = {}
-        self._latest: _Latest | None = None
-        self._tangents: dict[Boundary, list[Tensor]] | None = None
+        self._walks: list[tuple[list[int], Walk]] = []
 
     @property
     def output(self) -> Tensor:
@@ -87,12 +62,18 @@ class Recording:
         """The calls to be told apart: of the chosen modules, or every one; first the model's."""
         return [call for call in self.evaluation.calls if self._is_chosen(call)]
 
+    def evaluate(self, leaves: tuple[Tensor, ...], overrides: Overrides | None) -> None:
+        """Evaluate the function on leaves of the graph; once, until the hooks go."""
+        self._leaves = leaves
+        evaluation = evaluated(self.model, self.function, leaves, self.watch, overrides=overrides)
+        self.evaluation = self._hooks.enter_context(evaluation)
+
     def expect_many(self, groups: Sequence[OneParameterGroup]) -> None:
         """Prepare for many backward passes with these groups: keep the tangents at all boundaries.
 
         Costs the memory of one more copy of the activations for each group.
         """
-        self._groups, self._tangents = groups, {}
+        self._groups, self._walks = groups, walks_of(groups, keep=True)
 
     def contributions(self, cotangent: Tensor, groups: Sequence[OneParameterGroup]) -> Tensor:
         """``⟨v, C_i⟩`` of each call for one output direction v.
@@ -105,39 +86,43 @@ class Recording:
             ``[R, G, N]`` in double precision, R calls; NaN where a boundary's layout is unknown.
         """
         if list(groups) != list(self._groups):
-            self._tangents = None
-        self._groups, self._queue = groups, PairingQueue(groups)
-        self._fluxes, self._latest = {}, None
+            self._groups, self._walks = groups, walks_of(groups)
+        for _, walk in self._walks:
+            walk.begin()
         if self.output.requires_grad:
             torch.autograd.grad(
                 self.output, self._leaves, cotangent, retain_graph=True, allow_unused=True
             )
-        self._latest = None
         with torch.no_grad(), unhooked():
-            self._queue.finish()
-            return torch.stack([self._contribution(call) for call in self.calls])
+            for _, walk in self._walks:
+                walk.finish()
+            found = torch.stack([self._contribution(call) for call in self.calls])
+            for _, walk in self._walks:
+                walk.begin()
+        return found
 
     def _contribution(self, call: Call) -> Tensor:
-        """What flows into a call minus what flows out of it, ``[G, N]``."""
+        """``⟨v, C_i⟩`` of one call, ``[G, N]``."""
         output = self.output
-        total = output.new_zeros(len(self._groups), len(output), dtype=torch.float64)
+        total = torch.zeros(
+            len(self._groups), len(output), dtype=torch.float64, device=output.device
+        )
         if not call.resolved:
             return total.fill_(torch.nan)
-        for flux in self._fluxes.get((call, "input"), ()):
-            total += flux.value
-        for flux in self._fluxes.get((call, "output"), ()):
-            total -= flux.value
+        if not call.idle:
+            for places, walk in self._walks:
+                total[places] = walk.contribution(call, total[places])
         return total
 
     def watch(self, call: Call, side: Side, boundary: Boundary) -> None:
         """Collect the flux at a boundary whenever a gradient arrives there."""
-        if not boundary.layout.moves or call.idle or not self._is_chosen(call):
+        if not boundary.layout.moves or not self._is_chosen(call):
             return
 
         def arrive(gradient: Tensor) -> None:
             with torch.no_grad(), unhooked():
-                flux = self._flux(boundary, gradient)
-            self._fluxes.setdefault((call, side), []).append(flux)
+                for _, walk in self._walks:
+                    walk.meet(call, side, boundary, gradient)
 
         # On leaving they must go: a tensor, its graph, this hook and its boundary hold each other,
         # and the garbage collector cannot see through the graph.
@@ -145,28 +130,6 @@ class Recording:
 
     def _is_chosen(self, call: Call) -> bool:
         return self._modules is None or call.parent is None or call.name in self._modules
-
-    def _flux(self, boundary: Boundary, gradient: Tensor) -> Pairing:
-        """``⟨g, ξ(x)⟩`` at a boundary; remembered for a boundary just before it."""
-        if self._latest is not None and self._latest.continues(boundary, gradient):
-            flux = self._latest.flux
-        elif self._tangents is None:
-            layout, x = boundary.layout, boundary.value
-            flux = self._queue.put(layout.to_image(gradient), layout.to_image(x))
-        else:
-            n = boundary.layout.examples(gradient)
-            products = [gradient * tangent for tangent in self._kept(boundary)]
-            sums = [p.reshape(n, -1).sum(1, dtype=torch.float64) for p in products]
-            flux = Pairing(torch.stack(sums))
-        self._latest = _Latest(boundary, gradient, flux)
-        return flux
-
-    def _kept(self, boundary: Boundary) -> list[Tensor]:
-        assert self._tangents is not None
-        if boundary not in self._tangents:
-            x = boundary.value
-            self._tangents[boundary] = [boundary.layout.generator(g, x) for g in self._groups]
-        return self._tangents[boundary]
 
 
 @contextmanager
@@ -178,16 +141,24 @@ def recorded(
     args: object = None,
     overrides: Overrides | None = None,
     modules: Collection[str] | None = None,
+    tangents: tuple[Tensor, ...] | None = None,
 ) -> Iterator[Recording]:
     """Evaluate a model with its boundaries watched; hooks and flags are undone on leaving.
 
     Args:
         modules: names of the modules to tell apart, beside the model itself; None for all.
+        tangents: for each input, directions ``[T, N, C, H, W]`` to carry through the evaluation.
+
+    Raises:
+        NoRule: tangents cannot be carried through an operation of the model.
     """
-    leaves = leaves_of(inputs)
     with ExitStack() as hooks:
         function = bind(model, output_fn, None, args)
-        recording = Recording(model, function, leaves, modules, hooks)
-        evaluation = evaluated(model, function, leaves, recording.watch, overrides=overrides)
-        recording.evaluation = hooks.enter_context(evaluation)
+        recording = Recording(model, function, tuple(x.detach() for x in inputs), modules, hooks)
+        if tangents is None:
+            recording.evaluate(leaves_of(inputs), overrides)
+        else:
+            with carried(inputs, tangents) as leaves:
+                recording.evaluate(leaves, overrides)
+                recording.derivatives = derivatives_of(recording.output)
         yield recording

@@ -20,6 +20,7 @@ from captum_lie.core.autodiff import without_fallback_warnings
 from captum_lie.core.derivative import tangent_basis
 from captum_lie.core.groups import OneParameterGroup
 from captum_lie.layerwise.fluxes import Recording
+from captum_lie.layerwise.pointwise import are_spatial, is_pointwise
 from captum_lie.layerwise.replay import Meet, replayed
 from captum_lie.layerwise.tracing import Boundary, Call, Side
 
@@ -29,7 +30,8 @@ IN_FLIGHT, FEWEST, MOST = 64, 4, 16
 
 def n_tangents(calls: Sequence[Call], groups: Sequence[OneParameterGroup]) -> int:
     """How many tangents :func:`contribution_vectors` has to push through the model."""
-    return sum(map(_starts, calls)) * len(tangent_basis(groups)[0])
+    basis, _ = tangent_basis(groups)
+    return sum(_starts(call, basis) for call in calls) * len(basis)
 
 
 def contribution_vectors(recording: Recording, groups: Sequence[OneParameterGroup]) -> Tensor:
@@ -54,7 +56,7 @@ def contribution_vectors(recording: Recording, groups: Sequence[OneParameterGrou
     )
     starting = []
     for i, call in enumerate(recording.calls):
-        if _starts(call):
+        if _starts(call, basis):
             starting.append(i)
         elif not call.resolved:
             vectors[i] = torch.nan
@@ -68,10 +70,12 @@ def contribution_vectors(recording: Recording, groups: Sequence[OneParameterGrou
     return vectors
 
 
-def _starts(call: Call) -> bool:
+def _starts(call: Call, groups: Sequence[OneParameterGroup]) -> bool:
     """Whether a tangent starts at a call: its contribution can be told and is not plainly zero."""
     moves = any(boundary.layout.moves for boundary in call.inputs + call.outputs)
-    return call.resolved and not call.idle and moves
+    if not call.resolved or call.idle or not moves:
+        return False
+    return not (are_spatial(groups) and is_pointwise(call))
 
 
 def _pushed(

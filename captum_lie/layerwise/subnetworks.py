@@ -12,7 +12,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from captum_lie.core.autodiff import differentiable, double_backward, first_line
+from captum_lie.core.autodiff import differentiable, double_backward
 from captum_lie.core.captum_compat import Inputs, as_tuple, batches, log_usage
 from captum_lie.core.derivative import bind
 from captum_lie.core.groups import (
@@ -28,7 +28,7 @@ from captum_lie.core.validation import (
     check_internal_batch_size,
     is_out_of_memory,
 )
-from captum_lie.errors import InvalidTypeError
+from captum_lie.errors import InvalidTypeError, first_line
 from captum_lie.layerwise.evaluation import OnBoundary, evaluated, leaves_of
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side, check_overrides
 from captum_lie.layerwise.tree import rows_of

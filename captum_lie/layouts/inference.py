@@ -103,7 +103,7 @@ def infer(
     if len(candidates) > 1:  # nor turn their tensors around
         kinds = [source.kind for source in evidence.sources]
         candidates = [c for c in candidates if c.kind in kinds] or candidates
-    if x.ndim == 3 and _normalizes_last_axis(module, x):
+    if x.ndim == 3 and _normalises_last_axis(module, x):
         candidates = [c for c in candidates if c.kind == "tokens"]
     elif x.ndim == 3 and UNKNOWN in (evidence.known, *evidence.sources):
         # Numbers of channels are often squares: what comes from an unknown tensor needs more.
@@ -116,6 +116,6 @@ def _is_single(x: Tensor) -> bool:
     return x.ndim == 2 or (x.ndim == 4 and x.shape[2:] == (1, 1)) or (x.ndim, x.shape[1]) == (3, 1)
 
 
-def _normalizes_last_axis(module: nn.Module, x: Tensor) -> bool:
+def _normalises_last_axis(module: nn.Module, x: Tensor) -> bool:
     shapes = (getattr(inner, "normalized_shape", None) for inner in module.modules())
     return any(shape and shape[-1] == x.shape[-1] for shape in shapes)

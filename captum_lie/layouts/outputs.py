@@ -16,7 +16,7 @@ def as_output_layout(layout: OutputLayout) -> Layout:
     """The layout of an output: ``TRIVIAL`` for what should stay put, others for what should move.
 
     Raises:
-        ValueError: it is unknown, or none.
+        ValueError: it is unknown or none, or its first axis holds more than the examples.
 
     Example:
         >>> print(as_output_layout(NCHW))
@@ -35,5 +35,10 @@ def as_output_layout(layout: OutputLayout) -> Layout:
             f"Unknown output_layout {str(layout)!r}. Pass a layout: captum_lie.layouts.TRIVIAL for "
             "outputs that should stay put, such as class scores, captum_lie.layouts.NCHW for "
             "images, or the layout of tokens."
+        )
+    if layout.pattern is not None and layout.pattern.on_axis(0) != "n":
+        raise InvalidValueError(
+            f"Outputs are [N, ...]: the layout {layout} has more than the examples on its first "
+            "axis. Let the model put them apart."
         )
     return layout

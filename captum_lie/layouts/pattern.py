@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache, partial
 from math import prod
 from operator import index
 
@@ -74,10 +74,14 @@ class Pattern:
         """``(H, W)`` of the image; None where the tensor's shape says it."""
         return (prod(self.height), prod(self.width)) if self.height and self.width else None
 
-    @property
-    def on_last_axis(self) -> str:
-        """The factors of the last axis."""
-        return " ".join(_parse(self.axes)[-1])
+    def on_axis(self, axis: int) -> str:
+        """The factors of one axis.
+
+        Example:
+            >>> Pattern("(n y0) x0 c", height=(2,), width=(3,)).on_axis(0)
+            'n y0'
+        """
+        return " ".join(_parse(self.axes)[axis])
 
     @property
     def shape(self) -> str:
@@ -94,9 +98,18 @@ class Pattern:
             axes.append(f"{axis.prefix} + " * bool(axis.prefix) + ("·".join(factors) or "1"))
         return f"[{', '.join(axes)}]"
 
-    def plan(self, shape: tuple[int, ...]) -> Plan | None:
-        """The way between tensors of this shape and images; None where the shape is another."""
-        return _plan(self, shape)
+    @cached_property
+    def plan(self) -> Callable[[tuple[int, ...]], Plan | None]:
+        """The way between tensors of a shape and images; None where the shape is another.
+
+        A model asks for the same few shapes at every one of its boundaries, pass after pass: they
+        are remembered.
+        """
+        return lru_cache(maxsize=256)(partial(plan_of, self._axes, self.shift))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies begin without what is remembered."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
     def _axes(self) -> tuple[Axis, ...]:
@@ -179,9 +192,3 @@ def _parse(axes: str) -> tuple[tuple[str, ...], ...]:
     """The names of the factors on each axis."""
     found = re.findall(r"\(([^()]*)\)|(\S+)", axes)
     return tuple(tuple((several or single).split()) for several, single in found)
-
-
-# A model asks for the same few shapes at every one of its boundaries, pass after pass.
-@lru_cache(maxsize=4096)
-def _plan(pattern: Pattern, shape: tuple[int, ...]) -> Plan | None:
-    return plan_of(pattern._axes, pattern.shift, shape)

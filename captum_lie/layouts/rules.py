@@ -89,7 +89,7 @@ def after_linear(module: nn.Module, x: Tensor, evidence: Evidence) -> Layout | N
         if source.kind in ("tokens", "nhwc"):
             return source
         if source.pattern is not None and source.kind == "regrouped":
-            return source if source.pattern.on_last_axis == "c" else UNKNOWN
+            return source if source.pattern.on_axis(-1) == "c" else UNKNOWN
     unclear = x.ndim > 2 and UNKNOWN in evidence.sources and not is_known(x, evidence)
     return UNKNOWN if unclear else None  # the number of features says nothing of the rest
 

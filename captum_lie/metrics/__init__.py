@@ -11,8 +11,9 @@ from captum_lie.metrics.discrete import discrete_group_error
 from captum_lie.metrics.finite_difference import finite_difference_lee
 from captum_lie.metrics.finite_groups import parameter_unit
 from captum_lie.metrics.group_sample import group_error_curve, group_sample_error
+from captum_lie.metrics.rotation import bandlimit, rotate
 from captum_lie.metrics.shifts import integer_shift
-from captum_lie.metrics.sinc import SincKernel, bandlimit, fractional_shift, rotate
+from captum_lie.metrics.sinc import SincKernel, fractional_shift
 from captum_lie.metrics.suite import METRIC_NAMES, measure
 from captum_lie.results.metrics import MetricResult, MetricTable, paired_difference
 

@@ -18,15 +18,14 @@ from torch import Tensor
 
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.metrics.rotation import bandlimit, rotate
 from captum_lie.metrics.shifts import integer_shift
 from captum_lie.metrics.sinc import (
     DEFAULT_KERNEL,
     SINC_BORDERS,
     SincBorder,
     SincKernel,
-    bandlimit,
     fractional_shift,
-    rotate,
 )
 from captum_lie.results.metrics import Array
 

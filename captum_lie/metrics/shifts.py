@@ -73,7 +73,7 @@ def in_pixels(max_shift_pixels: int, max_shift: int | None) -> int:
     warnings.warn(
         "max_shift= in pixels is max_shift_pixels= now (max_shift= of eq_t and its like is a share "
         "of the image); the former name goes with the next release.",
-        FutureWarning,
+        DeprecationWarning,
         stacklevel=3,
     )
     return max_shift

@@ -111,7 +111,15 @@ def respond(
 
 
 def call(model: Model, inputs: Tensor) -> Tensor:
-    """Evaluate the model without gradients and check what it returns; the output on the CPU."""
+    """Evaluate the model without gradients and check what it returns; the output on the CPU.
+
+    Raises:
+        TypeError, ValueError: not one row of finite scores for each image.
+
+    Example:
+        >>> call(torch.nn.Flatten(), torch.zeros(2, 3, 4, 4)).shape
+        torch.Size([2, 48])
+    """
     with torch.no_grad():
         output = check_output(model(inputs)).detach().cpu()
     if output.ndim < 2 or len(output) != len(inputs):

@@ -14,6 +14,7 @@ from captum_lie.results.record import ModelRecord, Role, Subject
 from captum_lie.results.sampled import SampledResult
 from captum_lie.results.section import Section
 from captum_lie.results.storage import load, save
+from captum_lie.results.subnetworks import SubnetworkResult
 
 __all__ = [
     "Environment",
@@ -28,6 +29,7 @@ __all__ = [
     "SampledResult",
     "Section",
     "Subject",
+    "SubnetworkResult",
     "leading_calls",
     "load",
     "merge",

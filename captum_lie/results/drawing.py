@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from matplotlib.figure import Figure
 
@@ -22,7 +22,7 @@ def paints(result: str) -> Callable[[Painter], Painter]:
     return register
 
 
-def draw(result: object, **options: Any) -> Figure:
+def draw(result: object, **options: str) -> Figure:
     """The picture of a result.
 
     Raises:

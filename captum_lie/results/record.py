@@ -15,6 +15,8 @@ from captum_lie.results.layer_maps import LayerMap
 from captum_lie.results.layerwise import LayerwiseResult
 from captum_lie.results.lee import LeeResult
 from captum_lie.results.metrics import MetricTable
+from captum_lie.results.sampled import SampledResult
+from captum_lie.results.subnetworks import SubnetworkResult
 
 Role = Literal["trained", "control"]
 
@@ -50,6 +52,8 @@ class ModelRecord:
         lee: per image and group, with the Gram matrix.
         metrics: baseline metrics.
         layers: decompositions over the modules, one for each group.
+        sampled: sampling-based errors of single modules, one for each metric.
+        subnetworks: errors of the head networks, one for each group.
         correct: whether it classified each image correctly, ``[N]``, where labels are known.
         images: digest of each image as it saw it, ``[N, 8]`` bytes.
         shown: the images of which there are maps, as it saw them, ``[n, C, H, W]``.
@@ -64,6 +68,8 @@ class ModelRecord:
     lee: LeeResult | None = None
     metrics: MetricTable | None = None
     layers: tuple[LayerwiseResult, ...] = ()
+    sampled: tuple[SampledResult, ...] = ()
+    subnetworks: tuple[SubnetworkResult, ...] = ()
     correct: Tensor | None = None
     images: Tensor | None = None
     shown: Tensor | None = None
@@ -117,11 +123,15 @@ def joined(parts: list[ModelRecord]) -> ModelRecord:
     lee = [p.lee for p in parts if p.lee is not None]
     tables = [p.metrics for p in parts if p.metrics is not None]
     layers = zip(*(p.layers for p in parts if p.layers), strict=True)
+    sampled = zip(*(p.sampled for p in parts if p.sampled), strict=True)
+    heads = zip(*(p.subnetworks for p in parts if p.subnetworks), strict=True)
     return replace(
         parts[0],
         lee=LeeResult.concatenate(lee) if lee else None,
         metrics=MetricTable.concatenate(tables) if tables else None,
         layers=tuple(LayerwiseResult.concatenate(list(of_one)) for of_one in layers),
+        sampled=tuple(SampledResult.concatenate(of_one) for of_one in sampled),
+        subnetworks=tuple(SubnetworkResult.concatenate(of_one) for of_one in heads),
         correct=_rows([p.correct for p in parts]),
         images=_rows([p.images for p in parts]),
     )

@@ -26,6 +26,7 @@ from captum_lie.results.record import ModelRecord, Subject
 from captum_lie.results.rows import Row
 from captum_lie.results.sampled import SampledResult
 from captum_lie.results.section import Section
+from captum_lie.results.subnetworks import SubnetworkResult
 
 R = TypeVar("R")
 
@@ -35,7 +36,7 @@ HEADER = "captum-lie"
 for _kind in (
     Cell, Environment, Facts, LayerMap, LayerwiseResult, LeeResult, Measurement,
     MetricResult, ModelRecord, PrincipalDirections, Row, SampledResult, Section,
-    Subject,
+    Subject, SubnetworkResult,
 ):  # fmt: skip
     storable(_kind)
 storable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -15,8 +15,19 @@ from torch import Tensor
 from captum_lie.errors import InvalidValueError
 from captum_lie.show.smoothing import legible_sigma, smooth_map
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 #: Diverging colours for signed values: blue below zero, white at zero, red above.
 SIGNED = "RdBu_r"
+
+
+class Style(TypedDict, total=False):
+    """Keywords of :func:`plot_attribution` that say how values are drawn."""
+
+    smooth: float
+    outlier_percentage: float
+    colorbar: bool
 
 
 def plot_attribution(
@@ -26,9 +37,7 @@ def plot_attribution(
     ax: Axes | None = None,
     title: str | None = None,
     method: str = "heat_map",
-    smooth: float = 0.0,
-    outlier_percentage: float = 2,
-    colorbar: bool = False,
+    **style: Unpack[Style],
 ) -> Figure:
     """One attribution map in diverging colours centred at zero, summed over channels.
 
@@ -44,8 +53,8 @@ def plot_attribution(
         method: ``"overlay"`` (over the grey image, which shows where the map is near zero), or any
             method of Captum's function (``"heat_map"``, ``"blended_heat_map"``, ...).
         smooth: standard deviation in pixels of a Gaussian that spreads each value and keeps their
-            sum, see :func:`smooth_map`; 0 draws the values as they are.
-        outlier_percentage: share of the largest values that saturate the colours.
+            sum, see :func:`smooth_map`; 0, the default, draws the values as they are.
+        outlier_percentage: share of the largest values that saturate the colours; 2 by default.
         colorbar: add a colour bar; values are relative to the largest shown.
 
     Raises:
@@ -68,9 +77,11 @@ def plot_attribution(
         ax = figure.add_subplot()
     else:
         figure = ax.figure.figure  # the root, where axes lie on a subfigure
-    values = smooth_map(attribution.detach().cpu(), smooth).permute(1, 2, 0).numpy()
+    colorbar, outliers = style.get("colorbar", False), style.get("outlier_percentage", 2.0)
+    smoothed = smooth_map(attribution.detach().cpu(), style.get("smooth", 0.0))
+    values = smoothed.permute(1, 2, 0).numpy()
     # Captum scales by a percentile of the map, and refuses one that rounds to zero.
-    largest = np.percentile(np.abs(values.sum(2)), 100 - outlier_percentage)
+    largest = np.percentile(np.abs(values.sum(2)), 100 - outliers)
     if largest < 1e-12:
         ax.imshow(values.sum(2), cmap=SIGNED, vmin=-1, vmax=1)
         height, width = values.shape[:2]
@@ -85,7 +96,7 @@ def plot_attribution(
             method=method,
             sign="all",
             plt_fig_axis=(figure, ax),
-            outlier_perc=outlier_percentage,
+            outlier_perc=outliers,
             cmap=SIGNED,
             show_colorbar=colorbar,
             use_pyplot=False,

@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,11 @@ from captum_lie.studies import plan as studies
 from captum_lie.studies.candidates import Candidate
 from captum_lie.studies.moments import Moments, combined, moments_of, nothing
 from captum_lie.studies.sharding import Shard, part_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from captum_lie.attribution.collection import CollectionOptions
 
 #: What torchrun tells each process that it starts.
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -81,9 +86,8 @@ def evaluate(
     loader: Iterable[Any],
     groups: Groups = "all",
     *,
-    relative: bool = True,
     gram: bool = False,
-    **options: Any,
+    **options: Unpack[CollectionOptions],
 ) -> Moments:
     """LEE over a data set, each process taking its part: what ``method.evaluate`` gives of it all.
 
@@ -92,7 +96,7 @@ def evaluate(
     Args:
         method: with the model on this process's device.
         loader: of the whole data set, as :func:`~captum_lie.studies.sharding.part_of` takes it.
-        groups, relative, gram, options: as for
+        groups, gram, options: as for
             :meth:`captum_lie.LocalEquivarianceError.collect`.
 
     Returns:
@@ -114,16 +118,8 @@ def evaluate(
     part = part_of(loader, rank(), world_size())
     mine = nothing(names)
     if part is not None:
-        mine = moments_of(
-            method.collect(
-                part.batches,
-                groups,
-                relative=relative,
-                gram=gram,
-                first_index=part.first,
-                **options,
-            )
-        )
+        options["first_index"] = part.first
+        mine = moments_of(method.collect(part.batches, groups, gram=gram, **options))
     return combined(_exchanged(mine))
 
 

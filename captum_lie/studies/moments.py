@@ -52,8 +52,8 @@ class Moments:
     def relative(self) -> Tensor:
         """LEE over its control, a ratio of means, ``[G]``; NaN where that is zero or missing."""
         lee, control = self.mean.T
-        ratio: Tensor = lee / control
-        return ratio.masked_fill(control == 0, torch.nan)
+        ratio: Tensor = (lee / control).masked_fill(control == 0, torch.nan)
+        return ratio
 
     @property
     def relative_stderr(self) -> Tensor:

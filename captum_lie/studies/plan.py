@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from captum_lie.core.groups import OneParameterGroup
 from captum_lie.images import Batches, ImageSource
 from captum_lie.results import Measurement, ModelRecord, Subject
 from captum_lie.studies.candidates import Candidate
+from captum_lie.studies.layer_baselines import LayerBaselines, with_baselines
 from captum_lie.studies.layers import LayerOptions, decomposed
 from captum_lie.studies.measurement import Baselines, Options, measure
 from captum_lie.studies.preparation import Demands, prepare
@@ -31,6 +33,7 @@ class Plan:
         options: of LEE and maps.
         baselines: metrics beside it.
         layer_groups: decompose LEE over the modules under these.
+        layer_baselines: what else is measured of single modules and head networks.
         shard: measure this part of the images alone.
         title: of the report.
         settings: for the record.
@@ -41,6 +44,7 @@ class Plan:
     options: Options = field(default_factory=Options)
     baselines: Baselines = field(default_factory=Baselines)
     layer_groups: Sequence[OneParameterGroup] = ()
+    layer_baselines: LayerBaselines = field(default_factory=LayerBaselines)
     shard: Shard = field(default_factory=Shard)
     title: str = "captum-lie"
     settings: dict[str, Any] = field(default_factory=dict)
@@ -82,4 +86,11 @@ def _completed(
     if not plan.layer_groups or not candidate.trained or left < 1:
         return record
     options = LayerOptions(most_batches=left, pictured=1, show_progress=plan.options.show_progress)
-    return decomposed(record, candidate, batches, plan.layer_groups, options)
+    record = decomposed(record, candidate, batches, plan.layer_groups, options)
+    return with_baselines(
+        record,
+        candidate.model,
+        list(islice(batches, left)),
+        plan.layer_groups,
+        plan.layer_baselines,
+    )

@@ -71,11 +71,11 @@ def main() -> None:
         sizes = counted(path, images, args)
         bare = OnnxModel(path, threads=args.threads)
         batches = {n: bare.prepare(images[:1].expand(n, -1, -1, -1)) for n in set(sizes)}
-        session = bare._engine
+        session, name = bare._file.engine, bare._file.input["name"]
 
         def inference() -> None:
             for n in sizes:
-                session.run(bare._name, batches[n], [bare.output])
+                session.run(name, batches[n], [bare.output])
 
         inference()
         audits, inferences = [], []

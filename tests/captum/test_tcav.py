@@ -53,7 +53,8 @@ def pictures(kind: str) -> Tensor:
 
 
 def concept(identifier: int, kind: str) -> Concept:
-    return Concept(identifier, kind, DataLoader(pictures(kind), batch_size=3))  # type: ignore[arg-type]
+    shown: Any = pictures(kind)  # Captum takes any data set
+    return Concept(identifier, kind, DataLoader(shown, batch_size=3))
 
 
 def activations(model: Any, layer: str, kind: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Models whose making is seen from outside: they wait for one another, or to be stopped."""
+"""Models whose making is seen from outside: they wait for one another, or until stopped."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_lie.images import Batches, ImageStack
@@ -21,9 +20,7 @@ from captum_lie.studies.moments import combined, moments_of, nothing
 from captum_lie.studies.sharding import part_of
 from tests.distributed.subjects import GROUPS, IMAGES, local_error
 
-
-def close(one: Tensor | None, other: Tensor | None, rtol: float = 1e-12) -> None:
-    torch.testing.assert_close(one, other, rtol=rtol, atol=0)
+EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-300, "equal_nan": True}
 
 
 def result(n: int, *, spread: float = 1.0, seed: int = 0) -> LeeResult:
@@ -53,13 +50,13 @@ def test_parts_make_the_whole(cuts: list[int], spread: float) -> None:
     ]
     found = combined(parts)
     assert found.n == 12
-    close(found.mean[:, 0], whole.mean)
-    close(found.relative, whole.relative)
-    close(found.gram, whole.gram)
+    torch.testing.assert_close(found.mean[:, 0], whole.mean, **EXACT)
+    torch.testing.assert_close(found.relative, whole.relative, **EXACT)
+    torch.testing.assert_close(found.gram, whole.gram, **EXACT)
     # Of values 1 + 1e-6 r with 16 digits, the differences have 10.
-    within = 1e-13 / spread
-    close(found.stderr, whole.stderr, within)
-    close(found.relative_stderr, whole.relative_stderr, within)
+    within: dict[str, Any] = {"rtol": 1e-15 / spread * 100, "atol": 0.0}
+    torch.testing.assert_close(found.stderr, whole.stderr, **within)
+    torch.testing.assert_close(found.relative_stderr, whole.relative_stderr, **within)
     pd.testing.assert_frame_equal(found.to_dataframe(), whole.to_dataframe(), rtol=1e-6)
 
 
@@ -95,7 +92,8 @@ def test_parts_of_a_loader_are_measured_as_in_the_whole(kind: str, count: int) -
         "Batches": Batches(ImageStack(IMAGES), batch_size=3),
         "list": list(IMAGES.split(3)),
     }
-    parts = [part_of(loaders[kind], i, count) for i in range(count)]
+    loader = loaders[kind]
+    parts = [part_of(loader, i, count) for i in range(count)]
     assert [part is None for part in parts] == [i >= 5 for i in range(count)]
     measured = [
         method.collect(part.batches, GROUPS, gram=True, n_probes=8, first_index=part.first)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import distributed as dist
 from torch.multiprocessing.spawn import ProcessRaisedException
-from torch.multiprocessing.spawn import spawn as start
+from torch.multiprocessing.spawn import spawn as start_processes
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_lie.core.groups import get_groups
@@ -33,7 +33,7 @@ def spawn(work: object, count: int, folder: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    start(_process, (count, port, work, folder), nprocs=count)
+    start_processes(_process, (count, port, work, folder), nprocs=count)
 
 
 def _process(rank: int, count: int, port: int, work: object, folder: Path) -> None:

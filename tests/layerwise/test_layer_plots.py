@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import Rectangle
 
 from captum_lie.layerwise import LayerwiseEquivarianceError, layer_maps
 from captum_lie.layerwise.kinds import module_kind
@@ -21,7 +22,7 @@ def test_bars_along_depth_sum_to_the_total() -> None:
     result = LayerwiseEquivarianceError(build("resnet")).attribute(images(3), "rotation")
     figure = plot_depth(result, result, titles=["a", "b"])
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
-    bars = [patch.get_height() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
+    bars = [p.get_height() for p in figure.axes[0].patches if isinstance(p, Rectangle)]
     assert sum(bars) == pytest.approx(result.total.mean().item())
     legend = [t.get_text() for t in figure.legends[0].get_texts()]
     assert {"convolution", "non-linearity", "pooling/downsampling"} <= set(legend)

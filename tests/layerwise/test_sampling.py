@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from captum_lie.examples import load_images, load_model
 from captum_lie.layerwise import LayerwiseSampledError
 from captum_lie.layerwise.sampling import moved
 from captum_lie.layouts import UNKNOWN, Layout
-from captum_lie.metrics import SincKernel, fractional_shift, rotate
+from captum_lie.metrics import SincKernel, bandlimit, fractional_shift, rotate
 from captum_lie.metrics.sampling import Sampling
-from captum_lie.metrics.sinc import bandlimit
 from captum_lie.results.sampled import NORMALISATIONS, SampledResult
+from tests.toy_models import untyped
 
 
 def noise(n: int = 3, height: int = 16, width: int = 24, seed: int = 0) -> Tensor:
@@ -43,9 +44,9 @@ class Residual(nn.Module):
         return self.head(self.act(self.down(x)).mean((2, 3)))
 
 
-def measure(model: nn.Module, x: Tensor, metrics: str = "eq_t", **options: object) -> SampledResult:
+def measure(model: nn.Module, x: Tensor, metrics: str = "eq_t", **options: Any) -> SampledResult:
     settings = {"n_samples": 2} | options
-    (result,) = LayerwiseSampledError(model).evaluate([x], metrics, **settings)  # type: ignore[arg-type]
+    (result,) = LayerwiseSampledError(model).evaluate([x], metrics, **settings)
     return result
 
 
@@ -246,13 +247,13 @@ def test_bad_input_is_explained() -> None:
     with pytest.raises(ValueError, match="metric"):
         method.evaluate([noise().float()], "eq_x")
     with pytest.raises(ValueError, match="border"):
-        method.evaluate([noise().float()], border="sphere")  # type: ignore[arg-type]
+        method.evaluate([noise().float()], border=untyped("sphere"))
     with pytest.raises(ValueError, match="no images"):
         method.evaluate([])
     with pytest.raises(ValueError, match="n_samples"):
         method.evaluate([noise().float()], n_samples=0)
     with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
-        LayerwiseSampledError(lambda x: x)  # type: ignore[arg-type]
+        LayerwiseSampledError(untyped(lambda x: x))
     with pytest.raises(ValueError, match="training"):
         LayerwiseSampledError(nn.Sequential(nn.BatchNorm2d(3))).evaluate([noise().float()])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from captum_lie.layouts import NCHW
 from captum_lie.metrics import (
     METRIC_NAMES,
     MetricResult,
@@ -57,10 +59,12 @@ def reference(images: Tensor) -> MetricTable:
     return run(torch_model(), images, 7)
 
 
-def run(model: Callable[[Tensor], Tensor], images: object, batch_size: int) -> MetricTable:
+def run(
+    model: Callable[[Tensor], Tensor], images: Tensor | DataLoader[Any], batch_size: int
+) -> MetricTable:
     return measure(
         model,
-        images,  # type: ignore[arg-type]
+        images,
         METRICS,
         groups=["rotation", "translation_x", "brightness"],
         n_samples=3,
@@ -172,8 +176,8 @@ def test_models_are_left_as_they_were(images: Tensor) -> None:
 def test_unusable_models_and_images_are_refused(metric: str, images: Tensor) -> None:
     x = images[:2]
 
-    def call(model: object, images: object) -> object:
-        return measure(model, images, metric, groups="rotation", n_samples=2)  # type: ignore[arg-type]
+    def call(model: Any, images: Any) -> object:
+        return measure(model, images, metric, groups="rotation", n_samples=2)
 
     training = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
     with pytest.raises(ValueError, match="eval"):
@@ -213,7 +217,7 @@ def test_wrong_options_are_refused(images: Tensor) -> None:
         ("eq_t", {"options": {"eq_t": {"margin": -1}}}, "margin"),
         ("eq_t", {"options": {"eq_t": {"data_range": 0}}}, "data_range"),
         ("eq_t", {"options": {"eq_t": {"max_shift": 0.01}}}, "nothing would move"),
-        ("eq_t", {"options": {"eq_t": {"output_layout": "image"}}}, "trivial"),
+        ("eq_t", {"options": {"eq_t": {"output_layout": NCHW}}}, "trivial"),
         ("consistency", {"options": {"consistency": {"max_shift_pixels": -1}}}, "max_shift"),
         ("consistency", {"labels": torch.zeros(3)}, "3 labels"),
         ("group_sample", {"options": {"group_sample": {"radius": -1.0}}}, "radius"),
@@ -235,9 +239,9 @@ def test_dense_outputs_without_valid_pixels_are_refused(images: Tensor) -> None:
         return x
 
     with pytest.raises(ValueError, match="No valid pixel"):
-        measure(same, images, "eq_r", options={"eq_r": {"output_layout": "image"}})
+        measure(same, images, "eq_r", options={"eq_r": {"output_layout": NCHW}})
     with pytest.raises(ValueError, match="divides"):
-        eq_t(lambda x: x[..., :5, :], images, output_layout="image")
+        eq_t(lambda x: x[..., :5, :], images, output_layout=NCHW)
 
 
 def test_progress_is_shown_on_request(images: Tensor, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from captum_lie import LocalEquivarianceError, get_groups
 from captum_lie.groups import Brightness
+from captum_lie.layouts import NCHW
 from captum_lie.metrics import (
+    MetricResult,
     SincKernel,
     bandlimit,
     consistency,
@@ -23,9 +25,16 @@ from captum_lie.metrics import (
     group_sample_error,
     rotate,
 )
+from captum_lie.metrics.comparison import ComparisonOptions
+from captum_lie.resampling import Interpolation
 from tests.toy_models import build, images
 
 SMOOTH = ("resnet_smooth", "vit", "mixer")
+
+
+def psnr(result: MetricResult) -> float:
+    assert result.psnr is not None
+    return result.psnr
 
 
 def dense_invariant(x: Tensor) -> Tensor:
@@ -66,7 +75,7 @@ def test_circularly_invariant_model_has_infinite_psnr() -> None:
     x = images(3, (12, 16))
     assert eq_t(invariant, x, border="circular").psnr == inf
     dense = eq_t(
-        dense_invariant, x, border="circular", output_layout="image", output_fn=None, margin=1
+        dense_invariant, x, border="circular", output_layout=NCHW, output_fn=None, margin=1
     )
     assert dense.psnr == inf
     assert eq_t(invariant, x, border="zero").value > 0
@@ -161,9 +170,7 @@ def test_reach_is_a_share_of_each_side() -> None:
 def test_dense_eq_r_is_the_formula_of_karras() -> None:
     """Mean of (R* f(R x) − R f(x))² over the pixels where both are known."""
     x = images(1, (120, 112))
-    result = eq_r(
-        torch.square, x, output_fn=None, output_layout="image", n_samples=1, max_angle=0.7
-    )
+    result = eq_r(torch.square, x, output_fn=None, output_layout=NCHW, n_samples=1, max_angle=0.7)
     angle = torch.from_numpy(result.transformations["angle_rad"][:, 0])
     assert angle.abs() > 0.1
     turned, _ = rotate(x, angle, "zero")
@@ -181,24 +188,24 @@ def test_dense_outputs_of_equivariant_models_have_high_psnr() -> None:
     def pointwise(x: Tensor) -> Tensor:
         return 0.3 - x[:, :2] + 2 * x[:, 1:]
 
-    dense = {"output_layout": "image", "output_fn": None, "n_samples": 3}
-    assert eq_t_frac(pointwise, x, **dense).psnr > 200  # type: ignore
-    assert eq_t(lambda x: x[..., ::4, ::2], x, **dense).psnr > 200  # type: ignore
+    dense: ComparisonOptions = {"output_layout": NCHW, "output_fn": None, "n_samples": 3}
+    assert psnr(eq_t_frac(pointwise, x, **dense)) > 200
+    assert psnr(eq_t(lambda x: x[..., ::4, ::2], x, **dense)) > 200
     # Rotation: exact but for the frequencies that f(T x) is made to lose.
     smooth = torch.nn.functional.avg_pool2d(x, 9, 1, 4)
-    turned = eq_r(lambda x: x, smooth, **dense)  # type: ignore
+    turned = eq_r(lambda x: x, smooth, **dense)
     assert turned.psnr is not None
     assert turned.psnr > 55
     # A map that sticks to the grid is far from that.
     ramp = torch.linspace(0, 1, 64, dtype=torch.float64)
-    stuck = eq_r(lambda x: x * ramp, smooth, **dense)  # type: ignore
+    stuck = eq_r(lambda x: x * ramp, smooth, **dense)
     assert stuck.psnr is not None
     assert stuck.psnr < 20
 
 
 def test_strided_output_moves_by_whole_output_pixels() -> None:
     shifts = eq_t(
-        lambda x: x[..., ::4, ::2], images(4, (64, 32)), output_layout="image", output_fn=None
+        lambda x: x[..., ::4, ::2], images(4, (64, 32)), output_layout=NCHW, output_fn=None
     ).transformations
     assert set(np.unique(shifts["dy_px"])) == {-8, -4, 0, 4, 8}
     assert set(np.unique(shifts["dx_px"])) == {-4, -2, 0, 2, 4}
@@ -208,11 +215,12 @@ def test_margin_keeps_the_border_rule_out() -> None:
     """A 3×3 convolution is wrong beside the moved border only."""
     model = build("dense")
     conv = nn.Conv2d(3, 4, 3, padding=1, dtype=torch.float64)
-    conv.load_state_dict(model.conv.state_dict())  # type: ignore[union-attr]
+    conv.load_state_dict(model.get_submodule("conv").state_dict())
     x = images(2, (32, 32))
-    dense = {"output_layout": "image", "output_fn": None}
-    assert eq_t(conv, x, **dense).value > 1e-4  # type: ignore
-    assert eq_t(conv, x, margin=5, **dense).psnr > 200  # type: ignore
+    dense: ComparisonOptions = {"output_layout": NCHW, "output_fn": None}
+    inner: ComparisonOptions = {**dense, "margin": 5}
+    assert eq_t(conv, x, **dense).value > 1e-4
+    assert psnr(eq_t(conv, x, **inner)) > 200
 
 
 def test_group_sample_error_of_a_linear_model_is_analytic() -> None:
@@ -249,9 +257,11 @@ def test_group_sample_error_of_a_linear_model_under_translation(axis: str) -> No
 
 @pytest.mark.parametrize("name", SMOOTH)
 @pytest.mark.parametrize("interpolation", ["central", "fourier"])
-def test_group_sample_error_over_t_squared_tends_to_lee(name: str, interpolation: str) -> None:
+def test_group_sample_error_over_t_squared_tends_to_lee(
+    name: str, interpolation: Interpolation
+) -> None:
     model, x = build(name), images(2)
-    groups = get_groups("all", interpolation=interpolation)  # type: ignore[arg-type]
+    groups = get_groups("all", interpolation=interpolation)
     lee = LocalEquivarianceError(model).score(x, groups).numpy()
     radius = {g.name: 1e-5 for g in groups}
     table = group_sample_error(model, x, groups, radius=radius)
@@ -264,10 +274,10 @@ def test_group_sample_error_over_t_squared_tends_to_lee(name: str, interpolation
 def test_dense_group_sample_error_over_t_squared_tends_to_lee() -> None:
     model, x = build("dense"), images(2, (10, 10))
     groups = get_groups("all", interpolation="central", border="circular")
-    dense = LocalEquivarianceError(model, output_fn=None, output_layout="image")
+    dense = LocalEquivarianceError(model, output_fn=None, output_layout=NCHW)
     lee = dense.score(x, groups).numpy()
     table = group_sample_error(
-        model, x, groups, radius=1e-5, output_fn=None, output_layout="image", n_samples=4
+        model, x, groups, radius=1e-5, output_fn=None, output_layout=NCHW, n_samples=4
     )
     for i, result in enumerate(table):
         px = (10 - 1) / 2 if result.variant.startswith("translation") else 1
@@ -332,10 +342,10 @@ def test_rot90_is_the_quarter_turn_of_eq_r() -> None:
 
 def test_dense_discrete_groups_undo_the_motion() -> None:
     x = images(2, (8, 8))
-    symmetric = discrete_group_error(torch.tanh, x, output_fn=None, output_layout="image")
+    symmetric = discrete_group_error(torch.tanh, x, output_fn=None, output_layout=NCHW)
     assert all(r.value == 0 for r in symmetric)
     moving = discrete_group_error(
-        lambda x: x - x.roll(1, -1), x, ["flip_y", "flip_x"], output_fn=None, output_layout="image"
+        lambda x: x - x.roll(1, -1), x, ["flip_y", "flip_x"], output_fn=None, output_layout=NCHW
     )
     assert moving["flip_y"].value == 0
     assert moving["flip_x"].value > 0.01
@@ -345,6 +355,6 @@ def test_inverse_of_every_group_is_used_for_dense_outputs() -> None:
     """Pointwise models commute with brightness' inverse exactly, up to a linear factor."""
     x = images(2)
     result = group_sample_error(
-        lambda x: 3 * x, x, [Brightness()], radius=0.5, output_fn=None, output_layout="image"
+        lambda x: 3 * x, x, [Brightness()], radius=0.5, output_fn=None, output_layout=NCHW
     )
     assert result[0].value < 1e-25

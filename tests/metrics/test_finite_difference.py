@@ -10,7 +10,11 @@ from torch import Tensor
 
 from captum_lie import GROUP_NAMES, LocalEquivarianceError, get_groups
 from captum_lie.examples import MODEL_NAMES, load_images, load_model
+from captum_lie.layouts import NCHW
 from captum_lie.metrics import MetricTable, finite_difference_lee
+from captum_lie.metrics.finite_difference import Curve
+from captum_lie.metrics.settings import EvaluationOptions
+from captum_lie.resampling import Interpolation
 from tests.toy_models import build, images
 
 
@@ -46,9 +50,9 @@ def test_bars_of_smooth_models_are_narrow(name: str) -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "central", "fourier"])
-def test_every_rule_in_double_precision(interpolation: str) -> None:
+def test_every_rule_in_double_precision(interpolation: Interpolation) -> None:
     model, x = build("resnet_smooth"), images(3)
-    groups = get_groups("all", interpolation=interpolation)  # type: ignore[arg-type]
+    groups = get_groups("all", interpolation=interpolation)
     truth = LocalEquivarianceError(model).score(x, groups).numpy()
     for i, result in enumerate(finite_difference_lee(model, x, groups)):
         assert result.numerical_error is not None
@@ -77,9 +81,10 @@ def test_moving_the_image_is_refused_where_the_rule_has_kinks() -> None:
 def test_dense_outputs() -> None:
     model, x = build("dense"), images(2, (8, 8))
     groups = get_groups("all", interpolation="central", border="circular")
-    options = {"output_fn": None, "output_layout": "image"}
-    truth = LocalEquivarianceError(model, **options).score(x, groups).numpy()  # type: ignore[arg-type]
-    for i, result in enumerate(finite_difference_lee(model, x, groups, **options)):  # type: ignore[arg-type]
+    options: EvaluationOptions = {"output_fn": None, "output_layout": NCHW}
+    method = LocalEquivarianceError(model, output_fn=None, output_layout=NCHW)
+    truth = method.score(x, groups).numpy()
+    for i, result in enumerate(finite_difference_lee(model, x, groups, **options)):
         assert result.numerical_error is not None
         assert (np.abs(result.per_example - truth[:, i]) <= result.numerical_error + 1e-15).all()
         assert np.allclose(result.per_example, truth[:, i], rtol=1e-5, atol=1e-10)
@@ -147,13 +152,14 @@ def test_moving_the_image_shows_the_model_moved_images() -> None:
         lengths.append(z.flatten(1).norm(dim=1))
         return z.mean((2, 3))
 
-    for path, same in (("act", True), ("generator", False)):
+    paths: list[tuple[Curve, bool]] = [("act", True), ("generator", False)]
+    for path, same in paths:
         lengths.clear()
         finite_difference_lee(
             spy,
             x,
             "translation_x",
-            path=path,  # type: ignore[arg-type]
+            path=path,
             interpolation="fourier",
         )
         assert torch.allclose(torch.cat(lengths), lengths[0], rtol=1e-9) == same

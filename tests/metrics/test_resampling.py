@@ -13,6 +13,8 @@ from torch import Tensor
 
 from captum_lie import Rotation
 from captum_lie.metrics import SincKernel, bandlimit, fractional_shift, integer_shift, rotate
+from captum_lie.metrics.sinc import SincBorder
+from tests.toy_models import untyped
 
 PRECISE = SincKernel(8, "kaiser")
 SIZES = [(96, 96), (96, 97), (90, 97)]
@@ -78,25 +80,25 @@ def test_rotation_turns_the_way_the_group_does() -> None:
 
 @pytest.mark.parametrize("border", ["circular", "reflect", "zero"])
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (6, 9)])
-def test_quarter_turns_are_exact(border: str, size: tuple[int, int]) -> None:
+def test_quarter_turns_are_exact(border: SincBorder, size: tuple[int, int]) -> None:
     side = max(size)
     x = torch.rand(4, 2, side, side)
     angles = numbers(pi / 2, pi, -pi / 2, 0)
-    rotated, inside = rotate(x, angles, border)  # type: ignore[arg-type]
+    rotated, inside = rotate(x, angles, border)
     for image, turned, k in zip(x, rotated, (-1, 2, 1, 0), strict=True):
         torch.testing.assert_close(turned, image.rot90(k, (-2, -1)), atol=2e-6, rtol=0)
     assert inside.all()
-    half, inside = rotate(torch.rand(1, 2, *size), numbers(pi), border)  # type: ignore[arg-type]
+    half, inside = rotate(torch.rand(1, 2, *size), numbers(pi), border)
     assert half.shape[-2:] == size
     assert inside.all()
 
 
 @pytest.mark.parametrize("border", ["circular", "reflect", "zero"])
-def test_whole_shifts_agree_with_exact_ones(border: str) -> None:
+def test_whole_shifts_agree_with_exact_ones(border: SincBorder) -> None:
     x = torch.rand(3, 2, 9, 12, dtype=torch.float64)
     dx, dy = np.array([3, -4, 0]), np.array([-2, 5, 0])
-    exact, inside = integer_shift(x, dx, dy, border)  # type: ignore[arg-type]
-    smooth, known = fractional_shift(x, torch.from_numpy(dx), torch.from_numpy(dy), border)  # type: ignore[arg-type]
+    exact, inside = integer_shift(x, dx, dy, border)
+    smooth, known = fractional_shift(x, torch.from_numpy(dx), torch.from_numpy(dy), border)
     torch.testing.assert_close(smooth, exact, atol=1e-12, rtol=0)
     assert torch.equal(inside, known)
 
@@ -125,18 +127,18 @@ def test_integer_shifts_are_what_their_border_rule_says() -> None:
     assert everywhere.all()
 
 
-Resampler = Callable[[Tensor, str], tuple[Tensor, Tensor]]
+Resampler = Callable[[Tensor, SincBorder], tuple[Tensor, Tensor]]
 RESAMPLERS: dict[str, Resampler] = {
     "integer": lambda x, border: integer_shift(
         x,
         np.array([4]),
         np.array([-3]),
-        border,  # type: ignore[arg-type]
+        border,
     ),
-    "fraction": lambda x, border: fractional_shift(x, numbers(4.3), numbers(-3.6), border),  # type: ignore[arg-type]
-    "rotation": lambda x, border: rotate(x, numbers(0.5), border),  # type: ignore[arg-type]
-    "far rotation": lambda x, border: rotate(x, numbers(2.5), border),  # type: ignore[arg-type]
-    "bandlimit": lambda x, border: bandlimit(x, numbers(0.5), border),  # type: ignore[arg-type]
+    "fraction": lambda x, border: fractional_shift(x, numbers(4.3), numbers(-3.6), border),
+    "rotation": lambda x, border: rotate(x, numbers(0.5), border),
+    "far rotation": lambda x, border: rotate(x, numbers(2.5), border),
+    "bandlimit": lambda x, border: bandlimit(x, numbers(0.5), border),
 }
 
 
@@ -196,14 +198,17 @@ def test_bandlimit_removes_what_rotation_cannot_produce() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda x: integer_shift(x, np.array([1]), np.array([0]), "mirror"), "Choose from"),  # type: ignore[arg-type]
+        (
+            lambda x: integer_shift(x, np.array([1]), np.array([0]), untyped("mirror")),
+            "Choose from",
+        ),
         (lambda x: integer_shift(x, np.array([1]), np.array([0]), "crop"), "max_shift"),
         (lambda x: integer_shift(x, np.array([1]), np.array([0]), "crop", 4), "larger"),
-        (lambda x: fractional_shift(x, numbers(1), numbers(0), "crop"), "Choose from"),  # type: ignore[arg-type]
-        (lambda x: rotate(x, numbers(1), "none"), "Choose from"),  # type: ignore[arg-type]
+        (lambda x: fractional_shift(x, numbers(1), numbers(0), untyped("crop")), "Choose from"),
+        (lambda x: rotate(x, numbers(1), untyped("none")), "Choose from"),
         (lambda x: rotate(x[0], numbers(1), "zero"), "unsqueeze"),
         (lambda x: SincKernel(0), "at least 1"),
-        (lambda x: SincKernel(3, "hann"), "Choose from"),  # type: ignore[arg-type]
+        (lambda x: SincKernel(3, untyped("hann")), "Choose from"),
     ],
 )
 def test_wrong_calls_say_what_to_do(call: Callable[[Tensor], object], words: str) -> None:

@@ -140,12 +140,12 @@ def test_unknown_keywords_are_refused() -> None:
 def test_former_names_of_shifts_in_pixels_still_work() -> None:
     x = noise(3, 3, 16, 16)
     now = consistency(corner, x, max_shift_pixels=2, n_samples=3)
-    with pytest.warns(FutureWarning, match="max_shift_pixels"):
+    with pytest.warns(DeprecationWarning, match="max_shift_pixels"):
         before = consistency(corner, x, max_shift=2, n_samples=3)
     assert before.to_json() == now.to_json()
     assert now["pairs"].parameters["max_shift_pixels"] == 2
     one = np.ones(3)
-    with pytest.warns(FutureWarning, match="max_shift_pixels"):
+    with pytest.warns(DeprecationWarning, match="max_shift_pixels"):
         cropped, _ = integer_shift(x, one, one, "crop", max_shift=2)
     assert torch.equal(cropped, integer_shift(x, one, one, "crop", 2)[0])
 

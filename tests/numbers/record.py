@@ -50,9 +50,11 @@ def _cases() -> dict[str, Case]:
         found[f"{name}, finite differences"] = _of(name, finite.finite_differences)
     for name in MODEL_NAMES:
         found[f"{name}, norm"] = _of(name, partial(layers.norm, method="exact, reverse mode"))
+    for name in ("cnn", "cnn_blur", "vit"):
         found[f"{name}, sampled layers"] = _of(name, layers.sampled)
     shifts = partial(layers.sampled, metrics=("eq_t", "eq_t_frac"))  # rotations are slow
-    found |= {f"{name}, sampled layers": _of(name, shifts) for name in TIMM}
+    for name in ("mixer", *TIMM):
+        found[f"{name}, sampled layers"] = _of(name, shifts)
     forward = partial(layers.norm, method="exact, forward mode")
     probed = partial(layers.norm, method="random signs", n_probes=12)
     wide = special.many_outputs

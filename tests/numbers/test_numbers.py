@@ -54,9 +54,10 @@ def distance_to_kinks(module: nn.Module, x: Tensor) -> float:
     if isinstance(module, nn.ReLU):
         return float(x.abs().min())
     if isinstance(module, nn.MaxPool2d):
-        size, padding = int(module.kernel_size), int(module.padding)  # type: ignore[arg-type]
-        padded = F.pad(x, (padding,) * 4, value=-1.0)
-        windows = padded.unfold(2, size, module.stride).unfold(3, size, module.stride)  # type: ignore[arg-type]
+        options = vars(module)
+        padded = F.pad(x, (options["padding"],) * 4, value=-1.0)
+        size, stride = options["kernel_size"], options["stride"]
+        windows = padded.unfold(2, size, stride).unfold(3, size, stride)
         first, second = windows.flatten(-2).topk(2).values.unbind(-1)
         return float((first - second)[first > 0].min())
     return float("inf")

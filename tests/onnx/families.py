@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,8 @@ def check(family: str, folder: Path) -> Found:
     return Found(family, MODELS[family], time.perf_counter() - start, parity, same, max(relative))
 
 
-def _value(model: object, images: Tensor, names: str) -> list[float]:
-    table = metrics.measure(model, images, names, n_samples=2, output_fn=None)  # type: ignore[arg-type]
+def _value(model: Callable[[Tensor], Tensor], images: Tensor, names: str) -> list[float]:
+    table = metrics.measure(model, images, names, n_samples=2, output_fn=None)
     return [float(value) for value in table.to_dataframe()["value"]]
 
 

@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,16 +21,23 @@ from captum_lie import LocalEquivarianceError
 from captum_lie.examples import load_images, load_model
 from captum_lie.examples.models import BlurPool, Normalise
 from captum_lie_onnx import AuditReport, audit, export, export_lie_derivative, quantize
+from captum_lie_onnx.audit_record import read_behaviour
+from captum_lie_onnx.audit_settings import AuditOptions
 from captum_lie_onnx.images import read_images
-from captum_lie_onnx.report import read_behaviour
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 GROUPS = ["translation_x", "rotation"]
 IMAGES = load_images(24)[0]
 
 
-def look(path: Path, reference: nn.Module | Path | None = None, **options: object) -> AuditReport:
-    settings = {"groups": GROUPS, "n_samples": 3} | options
-    return audit(path, IMAGES, reference, **settings)  # type: ignore[arg-type]
+def look(
+    path: Path, reference: nn.Module | Path | None = None, **options: Unpack[AuditOptions]
+) -> AuditReport:
+    settings: AuditOptions = {"groups": GROUPS, "n_samples": 3}
+    settings.update(options)
+    return audit(path, IMAGES, reference, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +286,7 @@ def test_nothing_is_written_where_a_page_fails(
     def full(*_: object) -> str:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("captum_lie_onnx.junit.render_junit", full)
+    monkeypatch.setattr("captum_lie_onnx.audit_report.render_junit", full)
     with pytest.raises(OSError, match="space"):
         report.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,9 +23,13 @@ from captum_lie.cli.application import app
 from captum_lie.errors import UnsupportedModelError
 from captum_lie_onnx import AuditReport, OnnxModel, OnnxModelError, Preprocessing, audit
 from captum_lie_onnx.assumptions import constant_answers
+from captum_lie_onnx.audit_settings import AuditOptions
 from captum_lie_onnx.images import Wanted, read_images
 from captum_lie_onnx.page import render_page
 from tests.onnx import toy_graphs as toy
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 IMAGES = torch.rand(9, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 QUICK = ["--groups", "rotation", "--metrics", "consistency", "--samples", "2", "--limit", "9"]
@@ -70,12 +75,17 @@ class Twin(nn.Module):
         return found.reshape(len(found), 4, *[1] * self.trailing)
 
 
-def look(path: Path, images: Tensor | Path | str = IMAGES, *others: object,
-         **options: object) -> AuditReport:  # fmt: skip
-    settings = {"groups": ["rotation"], "metrics": ["consistency"], "n_samples": 2} | options
+def look(
+    path: Path,
+    images: Tensor | Path | str = IMAGES,
+    reference: nn.Module | Path | str | None = None,
+    **options: Unpack[AuditOptions],
+) -> AuditReport:
+    settings: AuditOptions = {"groups": ["rotation"], "metrics": ["consistency"], "n_samples": 2}
+    settings.update(options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return audit(path, images, *others, **settings)  # type: ignore[arg-type]
+        return audit(path, images, reference, **settings)
 
 
 def run(*arguments: object) -> Result:

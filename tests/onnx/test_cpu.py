@@ -13,13 +13,13 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, numpy_helper
 
-from captum_lie_onnx import Limits, OnnxModel, audit, inspect, quantization, quantize
+from captum_lie_onnx import AuditReport, Limits, OnnxModel, audit, inspect, quantisation, quantize
+from captum_lie_onnx.child.messages import Array
+from captum_lie_onnx.child.session import Session
 from captum_lie_onnx.cpu import Capabilities, read_capabilities, this_cpu
 from captum_lie_onnx.isolation import IsolatedSession, IsolatedVariant
-from captum_lie_onnx.report import AuditReport
 from captum_lie_onnx.self_checks import saturation
 from captum_lie_onnx.thresholds import EXPORT, QUANTIZED, Check
-from captum_lie_onnx.worker import Array, Session
 from tests.onnx import toy_graphs as toy
 
 HASWELL = Capabilities("x86_64", "old", avx2=True, avx512=False, vnni=False, amx_int8=False)
@@ -106,7 +106,7 @@ def test_the_range_is_reduced_where_it_must_be(
     cpu: Capabilities,
     reduced: bool,
 ) -> None:
-    monkeypatch.setattr(quantization, "this_cpu", lambda: cpu)
+    monkeypatch.setattr(quantisation, "this_cpu", lambda: cpu)
     made = quantize(path, path.with_name("int8.onnx"), "static", IMAGES, reduce_range=choice)
     assert largest_weight(made) == (64 if reduced else 127)
     assert f'"reduce_range": {str(reduced).lower()}' in str(inspect(made).metadata)
@@ -115,7 +115,7 @@ def test_the_range_is_reduced_where_it_must_be(
 def test_unsigned_weights_need_no_reduced_range(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantization, "this_cpu", lambda: HASWELL)
+    monkeypatch.setattr(quantisation, "this_cpu", lambda: HASWELL)
     made = quantize(path, path.with_name("int8.onnx"), "dynamic")
     kinds = {t.data_type for t in toy.parsed(made).graph.initializer if "quantized" in t.name}
     assert kinds == {TensorProto.UINT8}
@@ -141,11 +141,11 @@ def test_precise_is_a_session_of_its_own(
     path: Path, limits: Limits | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with OnnxModel(path, threads=1, limits=limits) as model:
-        first = model._engine
+        first = model._file.engine
         with model.precise():
-            assert model._engine is not first
+            assert model._file.engine is not first
             within = model(IMAGES)
-        assert model._engine is first
+        assert model._file.engine is first
         assert torch.equal(model(IMAGES), within)  # floats do not saturate
     for precise in (False, True):
         options = Session(str(path), 1, "all", precise)._session.get_session_options()

@@ -22,13 +22,17 @@ from captum_lie.preprocessing import Normalized
 from captum_lie_onnx import (
     LieDerivativeModel,
     OnnxModelError,
-    derivative,
+    derivative_export,
+    derivative_parity,
     export,
     export_lie_derivative,
+    jets,
     tracing,
 )
 from captum_lie_onnx.limits import Limits
 from captum_lie_onnx.metadata import Preprocessing, read
+from tests.onnx import toy_graphs as toy
+from tests.toy_models import ReverseOnly
 
 IMAGES = load_images(7)[0]
 TOLERANCE = 1e-4
@@ -48,13 +52,8 @@ def probabilities(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def run(path: Path, images: Tensor) -> tuple[Tensor, Tensor]:
-    """onnxruntime itself, without what is tested here."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    scores, found = session.run(["scores", "derivative"], {"images": images.numpy()})
-    return torch.from_numpy(scores), torch.from_numpy(found)
+    scores, along = toy.run(path, images, "scores", "derivative")
+    return scores, along
 
 
 def assert_exact(found: Tensor, model: nn.Module, images: Tensor, groups: Any = "all") -> None:
@@ -258,36 +257,25 @@ def test_sizes_that_depend_on_the_batch_are_found() -> None:
 
 
 def test_operators_without_forward_mode(tmp_path: Path) -> None:
-    class Cube(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            ctx.save_for_backward(x)
-            return x**3
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> Tensor:
-            (x,) = ctx.saved_tensors
-            return 3 * x**2 * gradient
-
-    class Cubes(nn.Module):
+    class Squares(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return Cube.apply(x).mean((2, 3)) * torch.tensor([1.0, 5.0, 10.0])
+            return ReverseOnly.apply(x).mean((2, 3)) * torch.tensor([1.0, 5.0, 10.0])
 
     class Plain(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return (x**3).mean((2, 3)) * torch.tensor([1.0, 5.0, 10.0])
+            return (x**2).mean((2, 3)) * torch.tensor([1.0, 5.0, 10.0])
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*without forward-mode derivative")
-        path = export_lie_derivative(Cubes().eval(), ["scale"], IMAGES[:2], tmp_path / "l.onnx")
+        path = export_lie_derivative(Squares().eval(), ["scale"], IMAGES[:2], tmp_path / "l.onnx")
     assert_exact(run(path, IMAGES)[1], Plain(), IMAGES, ["scale"])
 
 
 def test_a_wrong_derivative_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = derivative._jet
+    right = jets.jet_of
 
-    def wrong(*args: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        jet = right(*args)
+    def wrong(*args: Any, **options: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        jet = right(*args, **options)
 
         def found(x: Tensor) -> tuple[Tensor, Tensor]:
             scores, along = jet(x)
@@ -295,7 +283,7 @@ def test_a_wrong_derivative_is_not_written(tmp_path: Path, monkeypatch: pytest.M
 
         return found
 
-    monkeypatch.setattr(derivative, "_jet", wrong)
+    monkeypatch.setattr(derivative_export, "jet_of", wrong)
     with pytest.raises(ValueError, match="Lie derivative differ"):
         export_lie_derivative(InPlace().eval(), "scale", IMAGES[:2], tmp_path / "lie.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -320,13 +308,8 @@ def test_one_image_in_four_may_lie_at_a_kink(moved: Any, by: float, accepted: bo
     found = exact.clone()
     found[list(moved), 1] += by * 1e-4
 
-    def check(wanted: Tensor, got: Tensor) -> None:
-        parts = [
-            {"outputs": (wanted[i : i + 3], outputs[i : i + 3]),
-             "Lie derivative": (got[i : i + 3], exact[i : i + 3])}
-            for i in (0, 3, 6)
-        ]  # fmt: skip
-        derivative._check_parity(parts, 1e-4)
+    def check(scores: Tensor, along: Tensor) -> None:
+        derivative_parity.check_alike((scores, along), (outputs, exact), 1e-4)
 
     if accepted:
         check(outputs, found)
@@ -340,11 +323,7 @@ def test_one_image_in_four_may_lie_at_a_kink(moved: Any, by: float, accepted: bo
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(_program: object, destination: Path, **_: object) -> None:
-        Path(destination).write_bytes(b"half of")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", save)
+    toy.fill_the_disk(monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         export_lie_derivative(InPlace().eval(), "scale", IMAGES[:2], tmp_path / "lie.onnx")
     assert list(tmp_path.iterdir()) == []

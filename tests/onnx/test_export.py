@@ -22,19 +22,16 @@ ort = pytest.importorskip("onnxruntime")
 from captum_lie.examples import MODEL_NAMES, load_images, load_model
 from captum_lie.preprocessing import Normalized
 from captum_lie_onnx import OnnxModel, OnnxModelError, conversion, export, exporting
-from captum_lie_onnx.metadata import Metadata, Preprocessing, read, write
+from captum_lie_onnx.metadata import Metadata, Preprocessing, read
+from tests.onnx import toy_graphs as toy
 
 IMAGES = load_images(5)[0]
 TOLERANCE = 1e-4
 
 
 def run(path: Path, images: Tensor) -> Tensor:
-    """onnxruntime itself, without what is tested here."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["scores"], {"images": images.numpy()})[0])
+    (scores,) = toy.run(path, images, "scores")
+    return scores
 
 
 def properties(path: Path) -> dict[str, str]:
@@ -179,11 +176,7 @@ def test_weights_beside_the_graph(
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(_program: object, destination: Path, **_: object) -> None:
-        Path(destination).write_bytes(b"half of")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", save)
+    toy.fill_the_disk(monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         export(Pooled().eval(), IMAGES[:2], tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -311,9 +304,9 @@ def test_metadata_survive_the_file() -> None:
     )
     model = onnx.ModelProto()
     model.metadata_props.add(key="author", value="someone")
-    write(model, replaced := Metadata(Preprocessing(), None, "b", "1"))
+    toy.add_metadata(model, replaced := Metadata(Preprocessing(), None, "b", "1"))
     assert read({p.key: p.value for p in model.metadata_props}) == replaced
-    write(model, metadata)
+    toy.add_metadata(model, metadata)
     found = {p.key: p.value for p in model.metadata_props}
     assert len(found) == len(model.metadata_props)
     assert found["author"] == "someone"
@@ -343,7 +336,7 @@ def test_metadata_survive_the_file() -> None:
 )
 def test_malformed_metadata_are_refused(change: dict[str, str]) -> None:
     model = onnx.ModelProto()
-    write(model, Metadata(Preprocessing(), 3, "a", "1"))
+    toy.add_metadata(model, Metadata(Preprocessing(), 3, "a", "1"))
     found = {p.key: p.value for p in model.metadata_props}
     assert read(found) is not None
     with pytest.raises(OnnxModelError, match="malformed"):

@@ -30,7 +30,7 @@ from captum_lie_onnx import (
     quantize,
 )
 from captum_lie_onnx.isolation import IsolatedSession
-from captum_lie_onnx.metadata import Metadata, write
+from captum_lie_onnx.metadata import Metadata
 from tests.onnx import toy_graphs as toy
 
 LIMITS = Limits(memory=2**30, load_seconds=20, run_seconds=20)
@@ -292,7 +292,7 @@ def test_time_to_load_is_limited(tmp_path: Path) -> None:
 
 def test_time_is_limited_over_all_calls(tmp_path: Path) -> None:
     model = OnnxModel(toy.good(tmp_path / "model.onnx"), limits=Limits(total_seconds=3600))
-    engine = model._engine
+    engine = model._file.engine
     assert isinstance(engine, IsolatedSession)
     model(IMAGES)
     assert 0 < engine._spent < 3600
@@ -304,7 +304,7 @@ def test_time_is_limited_over_all_calls(tmp_path: Path) -> None:
 
 def test_memory_means_what_a_process_takes_beyond_its_start(tmp_path: Path) -> None:
     script = (
-        "import numpy; from captum_lie_onnx.memory import limit_memory; limit_memory(2**28)\n"
+        "import numpy; from captum_lie_onnx.child.memory import limit_memory; limit_memory(2**28)\n"
         "bytearray(2**27)\n"
         "try: bytearray(2**29)\n"
         "except MemoryError: print('held')"
@@ -342,7 +342,7 @@ def test_images_are_not_resized_to_what_does_not_fit(
     path = toy.good(tmp_path / "model.onnx", inputs=[toy.value("images", ["n", 3, side, side])])
     if declared == "metadata":
         model = toy.parsed(path)
-        write(model, Metadata(Preprocessing(size=(2**62, 2**31)), 3, "toy", "0"))
+        toy.add_metadata(model, Metadata(Preprocessing(size=(2**62, 2**31)), 3, "toy", "0"))
         path.write_bytes(model.SerializeToString())
     result = CliRunner().invoke(app, ["audit", str(path), "--out", str(tmp_path / "out")])
     assert result.exit_code == 2, result.output
@@ -376,8 +376,8 @@ def test_outputs_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
 
 def test_a_child_that_dies_is_explained(tmp_path: Path) -> None:
     model = OnnxModel(toy.good(tmp_path / "model.onnx"), limits=LIMITS)
-    process = model._engine._process  # type: ignore[attr-defined]
-    os.kill(process.pid, signal.SIGKILL)
+    assert isinstance(model._file.engine, IsolatedSession)
+    os.kill(model._file.engine._process.pid, signal.SIGKILL)
     with pytest.raises(OnnxModelError, match="died while running it"):
         model(IMAGES)
     with pytest.raises(OnnxModelError, match="open it again"):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from onnx import TensorProto
 
 from captum_lie import metrics
 from captum_lie_onnx import Limits, OnnxModel, OnnxModelError, Preprocessing, inspect, quantize
-from captum_lie_onnx.metadata import Metadata, write
+from captum_lie_onnx.metadata import Metadata
+from captum_lie_onnx.quantisation import Mode
 from tests.onnx import toy_graphs as toy
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -75,16 +77,16 @@ def test_a_fixed_batch_is_filled_up(path: Path, n: int) -> None:
     assert torch.allclose(model(IMAGES[:n]), MEANS[:n], atol=1e-6)
 
 
-def test_at_most_batch_size_images_a_call(path: Path) -> None:
+def test_at_most_batch_size_images_a_call(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = OnnxModel(toy.good(path), batch_size=2)
     sizes = []
-    run = model._engine.run
+    run = model._file.engine.run
 
     def counting(name: str, value: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
         sizes.append(len(value))
         return run(name, value, outputs)
 
-    model._engine.run = counting  # type: ignore[method-assign]
+    monkeypatch.setattr(model._file.engine, "run", counting)
     model(IMAGES)
     assert sizes == [2, 2, 1]
     with pytest.raises(ValueError, match="batch_size"):
@@ -114,8 +116,12 @@ def test_images_that_are_none(path: Path) -> None:
 
 def test_options_that_are_none(path: Path) -> None:
     toy.good(path)
+    wrong: Any = "more"
     with pytest.raises(ValueError, match="optimization"):
-        OnnxModel(path, optimization="more")  # type: ignore[arg-type]
+        OnnxModel(path, optimization=wrong)
+    unknown: Any = {"optimisation": "all"}
+    with pytest.raises(TypeError, match="optimisation"):
+        OnnxModel(path, **unknown)
     with pytest.raises(OnnxModelError, match="no output 'x'; it has scores"):
         OnnxModel(path, output="x")
 
@@ -154,18 +160,20 @@ def test_dynamic_int8_does_not_depend_on_who_shares_the_batch(path: Path, tmp_pa
 
 def test_quantisation_is_found(path: Path, tmp_path: Path) -> None:
     assert inspect(toy.network(path)).quantisation == "none"
-    for mode, found in (("dynamic", "dynamic"), ("static", "static (QDQ)")):
-        int8 = quantize(path, tmp_path / f"{mode}.onnx", mode, IMAGES)  # type: ignore[arg-type]
+    modes: dict[Mode, str] = {"dynamic": "dynamic", "static": "static (QDQ)"}
+    for mode, found in modes.items():
+        int8 = quantize(path, tmp_path / f"{mode}.onnx", mode, IMAGES)
         identity = inspect(int8)
         assert (identity.quantisation, identity.precision) == (found, "int8")
     half = toy.scaled(tmp_path / "half.onnx", TensorProto.FLOAT16, ["n", 3, 8, 8], (2, 3))
     assert inspect(half).precision == "float16"
     with pytest.raises(ValueError, match="calibrate"):
         quantize(path, tmp_path / "none.onnx", "static")
+    wrong: Any = "half"
     with pytest.raises(ValueError, match="reduce_range"):
-        quantize(path, tmp_path / "none.onnx", reduce_range="yes")  # type: ignore[arg-type]
+        quantize(path, tmp_path / "none.onnx", reduce_range=wrong)
     with pytest.raises(ValueError, match="mode"):
-        quantize(path, tmp_path / "none.onnx", "half")  # type: ignore[arg-type]
+        quantize(path, tmp_path / "none.onnx", wrong)
     assert not (tmp_path / "none.onnx").exists()
     assert not list(tmp_path.glob(".quantize-*"))
 
@@ -220,7 +228,7 @@ def test_an_assumption_holds_only_where_the_file_says_nothing(path: Path) -> Non
     assert not silent.stated
     assert torch.allclose(silent(IMAGES), (MEANS - 0.5) / 0.25, atol=1e-5)
     model = toy.parsed(path)
-    write(model, Metadata(Preprocessing(), 3, "toy", "0"))
+    toy.add_metadata(model, Metadata(Preprocessing(), 3, "toy", "0"))
     path.write_bytes(model.SerializeToString())
     speaking = OnnxModel(path, assumed=assumed)
     assert speaking.stated

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
+import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from captum_lie_onnx.metadata import Metadata, entries
 
 Shape = Sequence[int | str | None]
 
@@ -148,3 +154,30 @@ def network(path: Path) -> Path:
     relu = helper.make_node("Relu", ["raw"], ["active"])
     w = tensor("w", rng.normal(size=(3, 3, 3, 3)))
     return save(path, [conv, relu, *nodes], initializers=[*weights, w])
+
+
+def add_metadata(model: Any, metadata: Metadata) -> None:
+    """Put metadata into a model proto, in place of what is there under the same keys."""
+    kept = {p.key: p.value for p in model.metadata_props}
+    del model.metadata_props[:]
+    for key, text in (kept | entries(metadata)).items():
+        model.metadata_props.add(key=key, value=text)
+
+
+def run(path: Path, images: Tensor, *outputs: str) -> list[Tensor]:
+    """onnxruntime itself, without what is tested."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(a) for a in session.run(list(outputs), {"images": images.numpy()})]
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports fail half-way through their file."""
+
+    def save(_program: object, destination: Path, **_: object) -> None:
+        Path(destination).write_bytes(b"half of")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", save)

@@ -12,9 +12,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from captum_lie import LayerwiseEquivarianceError, get_groups, metrics
+from captum_lie import (
+    LayerwiseEquivarianceError,
+    SubnetworkEquivarianceError,
+    get_groups,
+    metrics,
+)
 from captum_lie.errors import DamagedFileError, InvalidValueError
 from captum_lie.examples import load_images, load_model
+from captum_lie.layerwise import LayerwiseSampledError
 from captum_lie.results import LeeResult, Measurement, MetricTable, load, save
 from captum_lie.results.codec import Arrays, decode, encode
 from captum_lie.studies import Baselines, LayerOptions, Options, decompose, measure
@@ -75,6 +81,10 @@ def test_layers_subnetworks_and_samples_come_back(tmp_path: Path) -> None:
         images, "scale", measure="norm", n_probes=4
     )
     assert same(load(save(estimated, tmp_path / "norm"), type(estimated)), estimated)
+    heads = SubnetworkEquivarianceError(load_model("cnn")).attribute(images, "scale")
+    assert same(load(save(heads, tmp_path / "heads"), type(heads)), heads)
+    (sampled,) = LayerwiseSampledError(load_model("cnn")).evaluate([images], "eq_t", n_samples=1)
+    assert same(load(save(sampled, tmp_path / "sampled"), type(sampled)), sampled)
 
 
 def test_every_metric_of_the_suite_can_be_stored(tmp_path: Path) -> None:
@@ -84,7 +94,7 @@ def test_every_metric_of_the_suite_can_be_stored(tmp_path: Path) -> None:
 
 
 def test_codec_is_its_own_inverse() -> None:
-    value = {
+    value: dict[str, Any] = {
         "a": (1, [2.5, float("nan"), float("-inf")], None, True),
         "b": {"c": torch.arange(3), "d": np.array([[1.5]]), "e": np.float64(2)},
         "f": "ü$",
@@ -92,7 +102,7 @@ def test_codec_is_its_own_inverse() -> None:
     arrays: Arrays = {}
     again = decode(encode(value, arrays), arrays)
     assert sorted(arrays) == ["b.c", "b.d"]
-    value["b"]["e"] = 2.0  # type: ignore[index]
+    value["b"]["e"] = 2.0
     assert same(again, value)
     with pytest.raises(TypeError, match="class object cannot be stored"):
         encode(object(), {})

@@ -188,8 +188,12 @@ def test_wrong_use_is_said_before_the_work(tmp_path: Path) -> None:
     assert "2 models" in result.output
 
     def said(*options: object) -> str:
-        base = {"--models": "cnn", "--images": "test=builtin", "--out": tmp_path / "out"}
-        base |= dict(zip(options[::2], options[1::2], strict=True))  # type: ignore[arg-type]
+        base: dict[object, object] = {
+            "--models": "cnn",
+            "--images": "test=builtin",
+            "--out": tmp_path / "out",
+        }
+        base |= dict(zip(options[::2], options[1::2], strict=True))
         return refused("sweep", *(x for pair in base.items() for x in pair))
 
     assert "Two models are called 'cnn'" in said("--models", "cnn,cnn=vit")

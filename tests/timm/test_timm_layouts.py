@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 timm = pytest.importorskip("timm")
 
+from timm.layers.drop import DropBlock2d, DropPath
+from timm.layers.patch_dropout import PatchDropout
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.convnext import ConvNeXt
 from timm.models.deit import VisionTransformerDistilled
@@ -21,7 +23,7 @@ import captum_lie_timm  # noqa: F401 (registers the layouts)
 from captum_lie.layerwise import LayerwiseEquivarianceError
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.tracing import Call
-from captum_lie.layouts import NCHW, NHWC, TRIVIAL, UNKNOWN, Evidence, Layout, infer
+from captum_lie.layouts import NCHW, NHWC, TRIVIAL, UNKNOWN, Evidence, Layout, infer, passes_on
 from captum_lie.results.rows import Row as TreeRow
 from captum_lie_timm.classes import classes
 from tests.timm.families import Row, block_share, is_element, make, measure
@@ -154,6 +156,18 @@ def decompose(model: nn.Module, size: tuple[int, int]) -> list[TreeRow]:
         result.self_contributions.nansum(0), result.total, rtol=1e-4, atol=1e-12
     )
     return result.rows
+
+
+def test_what_only_drops_in_training_passes_its_input_on() -> None:
+    for module, shape in (
+        (DropPath(0.5), (2, 9, 4)),
+        (DropBlock2d(0.5), (2, 4, 8, 8)),
+        (PatchDropout(0.5), (2, 9, 4)),
+    ):
+        x = torch.rand(shape)
+        assert not torch.equal(module.train()(x), x)
+        assert torch.equal(module.eval()(x), x)
+        assert passes_on(module)
 
 
 def test_class_attention_does_not_move() -> None:

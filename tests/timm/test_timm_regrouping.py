@@ -14,7 +14,7 @@ from timm.models.hiera import Hiera
 
 import captum_lie_timm  # noqa: F401 (registers the layouts)
 from captum_lie import LayerLieDerivative, Translation
-from captum_lie.layerwise import LayerwiseEquivarianceError
+from captum_lie.layerwise import LayerwiseEquivarianceError, LayerwiseSampledError
 from captum_lie.layerwise.fluxes import recorded
 from captum_lie.layerwise.tracing import Boundary, Call
 from captum_lie.layouts import Layout
@@ -166,3 +166,17 @@ def test_norms_within_windows_by_both_modes() -> None:
     alone = torch.cat([part.contributions for part in parts], 1)
     torch.testing.assert_close(one.contributions, alone, equal_nan=True)
     assert torch.isfinite(probed.contributions[0]).all()
+
+
+def test_sampled_errors_of_windows() -> None:
+    """Modules that pass windows on as they are, of an unknown layout, hold as many examples."""
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", embed_dim=24, depths=(2, 2), num_heads=(2, 4), img_size=56,
+        num_classes=10,
+    ).eval()  # fmt: skip
+    x = torch.rand(2, 3, 56, 56)
+    (result,) = LayerwiseSampledError(model).evaluate([x], "eq_t", n_samples=1)
+    assert result.squared_error.shape == (len(result.rows), 2)
+    passing = [i for i, row in enumerate(result.rows) if row.type == "Dropout" and row.resolved]
+    assert passing
+    assert not result.squared_error[passing].nan_to_num().any()

@@ -9,7 +9,7 @@ import timm
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
-from captum_lie.studies.sweeping import Listed
+from captum_lie.extending.studies import Listed
 from captum_lie_timm import imagenet
 from captum_lie_timm.catalogue.kinds import family_of, kind_of
 from captum_lie_timm.catalogue.paper import COLLECTIONS, collection

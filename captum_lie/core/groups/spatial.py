@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ from captum_lie.core.resampling import (
 )
 from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +87,64 @@ class SpatialGroup(OneParameterGroup):
 
     def generator(self, x: Tensor) -> Tensor:
         check_images(x)
-        height, width = x.shape[-2:]
-        matrix = pixel_matrix(self.direction, height, width).to(x.device)
-        column, row = centred_pixels(height, width, x.device)
-        tangent = torch.zeros_like(x)
-        for dim, (along_x, along_y, offset) in zip((-1, -2), matrix[:2], strict=True):
-            if along_x or along_y or offset:
-                velocity = along_x * column + along_y * row + offset
-                tangent = tangent + velocity.to(x.dtype) * slope(x, dim, *self.rule)
-        return tangent
+        velocity = self.velocity(x.shape[-2], x.shape[-1], x.device)
+        return directional_derivative(x, velocity, lambda x, dim: slope(x, dim, *self.rule))
+
+    def velocity(self, height: int, width: int, device: torch.device = _CPU) -> dict[int, Tensor]:
+        """The velocity field ``v`` at the pixel centres, in pixels per unit of ``t``.
+
+        Returns:
+            ``[H, W]`` or what broadcasts to it, in double precision, by the dimension along which
+            it points: -1 for columns, -2 for rows. Left out is one along which nothing moves.
+
+        Example:
+            >>> from captum_lie import Rotation, Translation
+            >>> Translation("x").velocity(3, 5)
+            {-1: tensor([[2., 2., 2., 2., 2.],
+                    [2., 2., 2., 2., 2.],
+                    [2., 2., 2., 2., 2.]], dtype=torch.float64)}
+            >>> list(Rotation().velocity(3, 5))
+            [-1, -2]
+        """
+        column, row = centred_pixels(height, width, device)
+        matrix = pixel_matrix(self.direction, height, width).tolist()
+        return {
+            dim: along_x * column + along_y * row + offset
+            for dim, (along_x, along_y, offset) in zip((-1, -2), matrix[:2], strict=True)
+            if along_x or along_y or offset
+        }
 
     def _motion(self, t: Tensor, matrix: Tensor) -> Tensor:
         """``A(t) - 1`` as a homogeneous matrix in pixels; by default that of the exponential."""
         identity = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-        return torch.matrix_exp(t[..., None, None] * matrix) - identity
+        exponents = (t[..., None, None] * matrix).reshape(-1, 3, 3)
+        # Twice: of one matrix alone PyTorch's series has a wrong coefficient (its issue 196592).
+        powers = torch.matrix_exp(exponents.repeat(2, 1, 1))[: len(exponents)]
+        return powers.reshape(*t.shape, 3, 3) - identity
+
+
+def directional_derivative(
+    x: Tensor, velocity: Mapping[int, Tensor], slope_of: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """``v · ∇x``: how fast images change that move along a velocity field.
+
+    Args:
+        x: images ``[..., H, W]``.
+        velocity: see :meth:`SpatialGroup.velocity`.
+        slope_of: ``(x, dim) -> slope``, shaped like ``x``: per pixel, along a dimension.
+
+    Returns:
+        Shaped like ``x``.
+
+    Example:
+        >>> from captum_lie import Rotation
+        >>> x, group = torch.rand(1, 3, 5, 5), Rotation()
+        >>> tangent = directional_derivative(x, group.velocity(5, 5), lambda x, dim: slope(
+        ...     x, dim, "bilinear", "reflect"))
+        >>> torch.equal(tangent, group.generator(x))
+        True
+    """
+    tangent = torch.zeros_like(x)
+    for dim, along in velocity.items():
+        tangent = tangent + along.to(x.dtype) * slope_of(x, dim)
+    return tangent

@@ -6,8 +6,9 @@ names; each has a rule (``rules/``), or is taken apart, or differentiated by its
 forward mode. What has none of these raises :class:`NoRule`: never a wrong number.
 """
 
+from captum_lie.core.tangents.carrying import carried, derivatives_of
 from captum_lie.core.tangents.dual import Dual
 from captum_lie.core.tangents.engine import fallbacks, pushforward
 from captum_lie.core.tangents.registry import NoRule
 
-__all__ = ["Dual", "NoRule", "fallbacks", "pushforward"]
+__all__ = ["Dual", "NoRule", "carried", "derivatives_of", "fallbacks", "pushforward"]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
-from captum_lie.core.tangents.registry import NoRule, rule_of
+from captum_lie.core.tangents.registry import NoRule, is_mutating, rule_of
 
 
 class Run:
@@ -66,7 +66,10 @@ class Dual(Tensor):
         if _met(args) == "ended":
             return func(*_settled(args), **_settled(kwargs or {}))
         apply = rule_of(func)
-        return apply(*args, **kwargs) if kwargs else apply(*args)
+        result = apply(*args, **kwargs) if kwargs else apply(*args)
+        if args and result is args[0] and isinstance(result, Dual) and not is_mutating(func):
+            return Dual(result.stack[:], result.run)  # autograd takes results for new tensors
+        return result
 
 
 def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:

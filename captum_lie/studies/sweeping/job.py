@@ -21,6 +21,7 @@ from captum_lie.images import Batches, ImageSource, view_of
 from captum_lie.results import Environment, ModelRecord
 from captum_lie.results.cell import Cell, Facts
 from captum_lie.studies.candidates import Candidate
+from captum_lie.studies.layer_baselines import LayerBaselines
 from captum_lie.studies.limits import limit_memory
 from captum_lie.studies.measurement import Baselines, Options
 from captum_lie.studies.plan import Plan, carry_out
@@ -173,6 +174,9 @@ def plan_of(settings: SweepSettings, batch_size: int) -> Plan:
         ),
         Baselines(settings.metrics, settings.n_samples),
         layer_groups=settings.resolved(settings.layer_groups) if settings.layers else (),
+        layer_baselines=LayerBaselines(
+            settings.layer_metrics, settings.subnetworks, settings.n_samples, settings.seed
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from captum_lie.core.groups import GROUP_NAMES, OneParameterGroup, get_groups
 from captum_lie.core.resampling import Border, Interpolation
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.layerwise.motions import METRICS as LAYER_METRICS
 from captum_lie.metrics import METRIC_NAMES
 
 
@@ -21,6 +22,8 @@ class SweepSettings:
         interpolation, border: rule of the groups.
         metrics: names of baseline metrics; LEE is measured anyway.
         layers: also decompose LEE over the modules, under ``layer_groups``.
+        layer_metrics: with ``layers``, names of sampled metrics of each module alone.
+        subnetworks: with ``layers``, also the errors of the head networks.
         control: also measure the untrained twin, where there is one.
         relative: also the relative LEE.
         norm, n_probes, seed: see :class:`captum_lie.LocalEquivarianceError`.
@@ -47,20 +50,36 @@ class SweepSettings:
     size: tuple[int, int] | None = None
     channels: int | None = None
     pretrained: bool = True
+    layer_metrics: tuple[str, ...] = ()
+    subnetworks: bool = False
 
     def __post_init__(self) -> None:
         for name in (*self.groups, *self.layer_groups):
             one_of("group", name, GROUP_NAMES)
         for name in self.metrics:
             one_of("metric", name, METRIC_NAMES)
+        for name in self.layer_metrics:
+            one_of("metric", name, LAYER_METRICS)
+        if (self.layer_metrics or self.subnetworks) and not self.layers:
+            raise InvalidValueError(
+                "Metrics of modules and subnetworks belong to the layerwise part: add --layers."
+            )
 
     def resolved(self, names: tuple[str, ...]) -> list[OneParameterGroup]:
         """Groups by name, under the rule in force."""
         return get_groups(names, interpolation=self.interpolation, border=self.border)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """As JSON has it.
+
+        What came later is left out at its default, so that cells of earlier sweeps keep their keys.
+
+        Example:
+            >>> "subnetworks" in SweepSettings().plain()
+            False
+        """
+        given = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in given.items() if v or k not in ("layer_metrics", "subnetworks")}
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> SweepSettings:

@@ -35,6 +35,7 @@ def attention(
         or value.shape[:-2] != batch
         or query.dtype not in _FULL_PRECISION
     ):
+        attn_mask = additive(attn_mask, query.dtype)
         return aten._scaled_dot_product_attention_math.default.decompose(
             query, key, value, attn_mask, dropout_p, is_causal, **kwargs
         )[0]
@@ -60,6 +61,18 @@ def attention(
         else:
             torch.bmm(weights, v[i], out=row)
     return Dual(out.view(run.rows, *batch, *out.shape[-2:]), run)
+
+
+def additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A mask of truth values as what is added to the scores, as the composite operation takes it.
+
+    Example:
+        >>> additive(torch.tensor([True, False]), torch.float32)
+        tensor([0., -inf])
+    """
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
 
 def _score_tangent(

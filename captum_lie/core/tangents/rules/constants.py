@@ -13,7 +13,7 @@ from captum_lie.core.tangents.fallback import constant
 from captum_lie.core.tangents.registry import RULES, NoRule, aten, overloads, rule
 
 # The derivative is zero, wherever there is one.
-_CONSTANT = """
+CONSTANT = """
     eq ne lt le gt ge logical_and logical_or logical_not logical_xor isnan isinf isfinite isposinf
     isneginf argmax argmin argsort any all equal is_nonzero is_same_size sign sgn signbit floor ceil
     round trunc nonzero count_nonzero bucketize searchsorted bitwise_and bitwise_or bitwise_not
@@ -23,12 +23,12 @@ _CONSTANT = """
     is_contiguous is_pinned
 """
 
-for _operation in overloads(*_CONSTANT.split()):
+for _operation in overloads(*CONSTANT.split()):
     RULES[_operation] = lambda *args, _operation=_operation, **kwargs: constant(
         _operation, args, kwargs
     )
 
-_NEW = "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty"
+NEW = "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty"
 
 
 def _new(operation: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -50,7 +50,7 @@ def _extent(x: Tensor) -> int:
     )
 
 
-for _operation in overloads(*_NEW.split()):
+for _operation in overloads(*NEW.split()):
     RULES[_operation] = partial(_new, _operation)
 
 
@@ -76,6 +76,11 @@ def clone(x: Dual, *, memory_format: torch.memory_format | None = None) -> Dual:
     if memory_format in (None, torch.preserve_format, torch.contiguous_format):
         return Dual(x.stack.clone(memory_format=memory_format or torch.preserve_format), x.run)
     return _formatted(x.stack.clone(), memory_format, x)
+
+
+@rule(*overloads("_lazy_clone"))
+def lazy_clone(x: Dual) -> Dual:
+    return Dual(torch._lazy_clone(x.stack), x.run)
 
 
 @rule(aten.contiguous.default)

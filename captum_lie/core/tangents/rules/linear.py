@@ -14,7 +14,7 @@ from captum_lie.core.tangents.fallback import by_vmap
 from captum_lie.core.tangents.registry import RULES, Operation, aten, overloads, rule
 
 # Those of one tensor for which `vmap` does what a rule would.
-_LINEAR = """
+LINEAR = """
     sum mean cumsum trace roll flip tril triu repeat pixel_shuffle pixel_unshuffle channel_shuffle
     index_select gather im2col col2im rot90 diag_embed repeat_interleave
     reflection_pad1d reflection_pad2d reflection_pad3d
@@ -31,7 +31,7 @@ def _by_vmap(operation: Operation, x: Any, *args: Any, **kwargs: Any) -> Any:
     return by_vmap(operation, (x, *args), kwargs)
 
 
-for _operation in overloads(*_LINEAR.split()):
+for _operation in overloads(*LINEAR.split()):
     RULES[_operation] = partial(_by_vmap, _operation)
 
 

@@ -15,7 +15,7 @@ from captum_lie.core.tangents.dual import Dual, duals
 from captum_lie.core.tangents.fallback import by_forward_mode, outside
 from captum_lie.core.tangents.registry import RULES, NoRule, Operation, aten, overloads
 
-_POINTWISE = """
+POINTWISE = """
     gelu silu mish hardswish hardsigmoid sigmoid tanh elu selu celu softplus logit exp exp2 expm1
     log log2 log10 log1p sqrt rsqrt reciprocal abs sin cos tan asin acos atan sinh cosh asinh acosh
     atanh erf erfc erfinv lgamma digamma sinc clamp clamp_min clamp_max threshold hardshrink
@@ -60,7 +60,7 @@ def pointwise_(operation: Operation, x: Any, *args: Any, **kwargs: Any) -> Any:
     return x
 
 
-for _operation in [*overloads(*_POINTWISE.split()), aten.pow.Tensor_Scalar]:
+for _operation in [*overloads(*POINTWISE.split()), aten.pow.Tensor_Scalar]:
     RULES[_operation] = partial(pointwise, _operation)
     _name = _operation._schema.name.removeprefix("aten::")
     _packet = getattr(aten, f"{_name}_", None)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from captum_lie.core.tangents.dual import Dual, axes, axis
-from captum_lie.core.tangents.registry import aten, rule
+from captum_lie.core.tangents.registry import NoRule, aten, rule
 
 
 def _rows(x: Dual) -> int:
@@ -101,6 +101,15 @@ def unbind(x: Dual, dim: int = 0) -> list[Dual]:
 @rule(aten.alias.default)
 def alias(x: Dual) -> Dual:
     return Dual(x.stack[:], x.run)
+
+
+@rule(aten.as_strided_.default)
+def as_strided_(x: Dual, size: Sequence[int], stride: Sequence[int], offset: Any = None) -> Dual:
+    """Other strides for axes of length 1: the same tensor."""
+    lengths = zip(size, stride, x.stride(), strict=True) if list(size) == list(x.shape) else None
+    if lengths is None or offset or any(n > 1 and new != old for n, new, old in lengths):
+        raise NoRule("a tensor is given other strides in place")
+    return x
 
 
 @rule(aten.diagonal.default)
