@@ -14,6 +14,7 @@ from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError, first_line
 from captum_lie.metrics import METRIC_NAMES
 from captum_lie.studies.candidates import Candidate
+from captum_lie.studies.distributed import local_device
 from captum_lie.studies.specs import candidates_from, parse_specs
 
 #: Of ``--size``: an image that large takes 3 GB.
@@ -150,7 +151,7 @@ def parse_normalisation(
 
 
 def choose_device(device: str | None) -> torch.device:
-    """The device asked for, or a GPU if there is one.
+    """The device asked for, or a GPU if there is one; under torchrun that of the local rank.
 
     Raises:
         ValueError: it cannot be used.
@@ -159,10 +160,8 @@ def choose_device(device: str | None) -> torch.device:
         >>> choose_device("cpu")
         device(type='cpu')
     """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        found = torch.device(device or local_device())
         torch.empty(1, device=found).cpu()  # a meta tensor has no values
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error).split(". ")[0]

@@ -39,25 +39,27 @@ if TYPE_CHECKING:
 
     from captum_lie.attribution.collection import CollectionOptions
 
-#: What torchrun tells each process that it starts.
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-def launched() -> bool:
-    """Whether torchrun, or whoever sets the same variables, started this process."""
-    return all(name in os.environ for name in VARIABLES)
-
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the processes that torchrun started, if it started this one.
+    """Join the processes that torchrun started, if it started this one and others.
 
-    By PyTorch's choice of backends: gloo for tensors on the CPU, nccl for those on GPUs.
+    By gloo, also where the models run on GPUs: what is exchanged are a few numbers on the CPU, and
+    so several processes may share a GPU, which nccl refuses.
+
+    Raises:
+        ValueError: the processes know their ranks, but not where to meet.
     """
-    if not launched() or dist.is_initialized():
+    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group()
+    missing = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
+    if missing:
+        raise InvalidValueError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set: start "
+            "several processes with torchrun, or unset WORLD_SIZE for one alone."
+        )
+    dist.init_process_group("gloo")
     try:
         yield
         dist.barrier()  # nobody leaves while others still exchange something
@@ -67,7 +69,10 @@ def process_group() -> Iterator[None]:
 
 def local_device() -> str:
     """The device of this process: of the GPUs of its machine, the one with its local rank."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    index = os.environ.get("LOCAL_RANK")
+    return "cuda" if index is None else f"cuda:{index}"
 
 
 def rank() -> int:
