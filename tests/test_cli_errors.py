@@ -78,7 +78,7 @@ def break_measuring(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("captum_lie.cli.measure.measure", broken)
+    monkeypatch.setattr("captum_lie.cli.measure.carry_out", broken)
 
 
 BUGS = [RuntimeError, TypeError, ValueError, AssertionError, LookupError, KeyError, AttributeError]

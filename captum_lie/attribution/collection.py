@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -90,24 +91,25 @@ def collect(
     batches = over_batches(
         function.forward_func, loader, how.description, show_progress=how.show_progress
     )
-    for first, images, _ in batches:
-        known = None
-        if how.relative:
-            known = control(
-                function,
-                (images,),
-                [*groups, *fields],
-                reduce=reduce,
-                probes=probes,
-                first_index=how.first_index + first,
-                internal_batch_size=how.internal_batch_size,
+    with closing(batches):  # also where a model fails: what is said next is a line of its own
+        for first, images, _ in batches:
+            known = None
+            if how.relative:
+                known = control(
+                    function,
+                    (images,),
+                    [*groups, *fields],
+                    reduce=reduce,
+                    probes=probes,
+                    first_index=how.first_index + first,
+                    internal_batch_size=how.internal_batch_size,
+                )
+            size = how.internal_batch_size
+            parts.append(
+                of_batch(
+                    function, images, groups, fields, known, reduce=reduce, internal_batch_size=size
+                )
             )
-        size = how.internal_batch_size
-        parts.append(
-            of_batch(
-                function, images, groups, fields, known, reduce=reduce, internal_batch_size=size
-            )
-        )
     return LeeResult.concatenate(parts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from captum_lie.cli.console import print_lee, say_written
@@ -10,6 +12,22 @@ from captum_lie.show.report import render_json, write_report
 
 #: What a report can be drawn from again.
 MEASUREMENT, LAYERS = "measurement.safetensors", "layers.safetensors"
+
+
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Make a folder for what is to come: rather now than after the work.
+
+    Where the work fails, a folder that was made for it goes again.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def finish(measurement: Measurement, out: Path, *, json: bool, raw_maps: bool = False) -> None:

@@ -10,7 +10,7 @@ import typer
 from captum_lie._compat import StrEnum
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, say_labels, say_skipped
-from captum_lie.cli.finishing import finish
+from captum_lie.cli.finishing import finish, reserved
 from captum_lie.cli.inputs import (
     choose_device,
     find_models,
@@ -107,7 +107,6 @@ def measure_command(
             model, pretrained=pretrained, checkpoint=checkpoint, mean=mean, std=std, control=control
         )
         source = find_images(images, limit)
-        out.mkdir(parents=True, exist_ok=True)  # rather now than after the work
         plan = Plan(
             chosen,
             demands,
@@ -132,7 +131,9 @@ def measure_command(
             },
         )
         together = distributed.world_size() > 1
-        measured = (distributed.carry_out if together else carry_out)(plan, models, source, place)
+        with reserved(out):
+            work = distributed.carry_out if together else carry_out
+            measured = work(plan, models, source, place)
         if measured is None:  # the first of several processes has it all
             return
         measurement = measured

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Sized
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from captum_lie.errors import InvalidTypeError, InvalidValueError
 
 def over_batches(
     model: object, loader: Iterable[Any], description: str, *, show_progress: bool
-) -> Iterator[tuple[int, Tensor, Any]]:
-    """A data set, batch by batch.
+) -> Generator[tuple[int, Tensor, Any], None, None]:
+    """A data set, batch by batch; closing it ends the line of the progress bar.
 
     Yields:
         The index of a batch's first example, its images ``[n, C, H, W]`` on the model's device, and

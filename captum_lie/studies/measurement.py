@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from captum_lie import metrics
 from captum_lie.attribution import LocalEquivarianceError
-from captum_lie.core.captum_compat import progress
 from captum_lie.core.groups import OneParameterGroup, SpatialGroup
 from captum_lie.core.loaders import device_of, images_of, to_model
 from captum_lie.results import Environment, Measurement, MetricTable, ModelRecord
@@ -111,10 +110,9 @@ def measure_one(
     """What :func:`measure` gives of one model, without baselines."""
     method = LocalEquivarianceError(candidate.model, norm=options.norm)
     spatial = any(isinstance(g, SpatialGroup) for g in groups)
-    seen = Witness(candidate.model, batches)
-    total = len(batches) if isinstance(batches, Sized) else None
+    seen = witness(candidate.model, batches)
     lee = method.collect(
-        progress(seen, candidate.name, total, options.show_progress),
+        seen,
         groups,
         relative=options.relative,
         gram=candidate.trained and spatial and options.norm == "l2",
@@ -122,6 +120,8 @@ def measure_one(
         seed=options.seed,
         internal_batch_size=options.internal_batch_size,
         first_index=options.first,
+        show_progress=options.show_progress,
+        description=candidate.name,
     )
     record = ModelRecord(
         candidate.name,
@@ -205,6 +205,18 @@ class Witness:
     @property
     def correct(self) -> Tensor | None:
         return torch.cat(self.answers) if self.answers else None
+
+
+class _SizedWitness(Witness):
+    """That of batches whose number is known."""
+
+    def __len__(self) -> int:
+        return len(self.batches) if isinstance(self.batches, Sized) else 0
+
+
+def witness(model: nn.Module, batches: Batched) -> Witness:
+    """Batches that are witnessed, of known number if theirs is."""
+    return (_SizedWitness if isinstance(batches, Sized) else Witness)(model, batches)
 
 
 def digests(images: Tensor) -> Tensor:

@@ -74,7 +74,8 @@ def carry_out(
         measured,
         models=tuple(models),
         title=plan.title,
-        settings=plan.settings | {"seed": options.seed, "probes": options.n_probes},
+        settings=plan.settings
+        | {"device": device.type, "seed": options.seed, "probes": options.n_probes},
     )
 
 
