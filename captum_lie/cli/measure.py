@@ -19,7 +19,7 @@ from captum_lie.cli.inputs import (
     parse_size,
 )
 from captum_lie.core.resampling import default_border
-from captum_lie.studies import Baselines, Demands, Options
+from captum_lie.studies import Baselines, Demands, Options, distributed
 from captum_lie.studies.plan import Plan, carry_out
 from captum_lie.studies.sharding import Shard
 from captum_lie.studies.sources import find_images
@@ -94,8 +94,10 @@ def measure_command(
 
       captum-lie measure --model small=imagenet:efficientnet_lite0
       --model large=imagenet:efficientnet_lite2 --images photos
+
+      torchrun --nproc-per-node 2 -m captum_lie measure --model resnet18 --images photos
     """
-    with explained():
+    with explained(), distributed.process_group():
         chosen = parse_groups(groups, interpolation, border)
         baselines = Baselines(parse_metrics(metrics), samples)
         demands = Demands(parse_size(size), channels, batch_size)
@@ -129,7 +131,11 @@ def measure_command(
                 "size": size or "as each model expects",
             },
         )
-        measurement = carry_out(plan, models, source, place)
+        together = distributed.world_size() > 1
+        measured = (distributed.carry_out if together else carry_out)(plan, models, source, place)
+        if measured is None:  # the first of several processes has it all
+            return
+        measurement = measured
         finish(measurement, out, json=json, raw_maps=raw_maps)
         say_skipped(source)
         if images != "builtin":
