@@ -1,27 +1,48 @@
-"""``captum-lie measure`` under torchrun writes what one process writes."""
+"""``captum-lie measure`` under torchrun: one report, that of one process."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+#: 10 images in batches of 4: uneven parts for two processes, and one without any of four.
 OPTIONS = (
-    "measure", "--model", "cnn", "--limit", "12", "--batch-size", "4", "--groups", "rotation",
-    "--no-control", "--metrics", "consistency", "--pictures", "1", "--out",
+    "measure", "--model", "cnn", "--limit", "10", "--batch-size", "4", "--groups",
+    "rotation,brightness", "--metrics", "eq_t", "--samples", "2", "--pictures", "1",
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
-def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
-    together, alone = tmp_path / "together", tmp_path / "alone"
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for start, out in ((launch, together), ([], alone)):
-        command = [sys.executable, *start, "-m", "captum_lie", *OPTIONS, str(out)]
-        subprocess.run(command, check=True, env=environment, capture_output=True)
-    for name in ("lee.csv", "metrics.csv"):
+
+def torchrun(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+        str(count), "-m", "captum_lie", *arguments,
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_write_the_report_of_one(tmp_path: Path, count: int) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    command = [sys.executable, "-m", "captum_lie", *OPTIONS, "--out", str(alone)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    result = torchrun(count, *OPTIONS, "--out", str(together))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == said
+    for name in ("report.html", "lee.csv", "metrics.csv"):
         assert (together / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_what_is_wrong_is_said_and_ends_every_process(tmp_path: Path) -> None:
+    for options, message in (
+        (("--shard", "0/2"), "leave out --shard"),
+        (("--model", "nothing"), "No model 'nothing'"),
+    ):
+        result = torchrun(2, *OPTIONS, *options, "--out", str(tmp_path))
+        assert result.returncode != 0
+        assert message in result.stderr
+        assert "captum_lie/cli" not in result.stderr  # no traceback of ours
