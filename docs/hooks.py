@@ -18,9 +18,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The README as front page, with the files that it links to, and the commands."""
     root = Path(config.config_file_path).parent
     readme = (root / "README.md").read_text(encoding="utf-8")
+    readme = readme.replace("](docs/", "](")  # pages of the site
     files.append(File.generated(config, "index.md", content=readme))
     for target in sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)\)", readme))):
-        files.append(File.generated(config, target, abs_src_path=str(root / target)))
+        if not files.get_file_from_path(target):
+            files.append(File.generated(config, target, abs_src_path=str(root / target)))
     files.append(File.generated(config, "cli.md", content=command_line()))
     return files
 
