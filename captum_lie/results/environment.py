@@ -48,7 +48,7 @@ class Environment:
             device=name,
             machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
             threads=torch.get_num_threads(),
-            time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            time=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         )
 
 
