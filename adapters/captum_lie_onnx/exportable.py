@@ -14,6 +14,10 @@ from captum_lie.extending.checks import check_eval_mode, check_inputs, check_out
 from captum_lie.preprocessing import Normalized
 from captum_lie_onnx.metadata import Metadata, Preprocessing
 
+#: Where older exporters fail to capture a model they fall back to tracing or drafting it, which
+#: keeps one branch of control flow without a word.
+OLDEST_TORCH = "2.9"
+
 
 class ExportOptions(TypedDict, total=False):
     """:class:`ExportSettings` as keywords."""
@@ -43,8 +47,13 @@ def check_exportable(model: nn.Module, example: Tensor) -> None:
     """Refuse what cannot be exported, before any work.
 
     Raises:
-        TypeError, ValueError: not a module in evaluation mode, or no image batch.
+        TypeError, ValueError: not a module in evaluation mode, no image batch, or an older torch.
     """
+    if torch.__version__ < OLDEST_TORCH:
+        raise InvalidValueError(
+            f"Export needs torch {OLDEST_TORCH} or newer, whose exporter never guesses; "
+            f"got {torch.__version__}: pip install 'captum-lie[onnx]'"
+        )
     if not isinstance(model, nn.Module):
         raise InvalidTypeError(
             f"Only a torch.nn.Module can be exported; got {type(model).__name__}."

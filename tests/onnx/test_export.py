@@ -15,13 +15,22 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
+from captum_lie.errors import UserError
 from captum_lie.examples import MODEL_NAMES, load_images, load_model
 from captum_lie.preprocessing import Normalized
-from captum_lie_onnx import OnnxModel, OnnxModelError, conversion, export, exporting
+from captum_lie_onnx import (
+    OnnxModel,
+    OnnxModelError,
+    conversion,
+    export,
+    export_lie_derivative,
+    exporting,
+)
 from captum_lie_onnx.metadata import Metadata, Preprocessing, read
 from tests.onnx import toy_graphs as toy
 
@@ -160,6 +169,20 @@ def test_opset(tmp_path: Path) -> None:
     assert [o.version for o in onnx.load(str(path)).opset_import if not o.domain] == [18]
     with pytest.raises(ValueError, match="between 18 and"):
         export(Pooled().eval(), IMAGES[:2], tmp_path / "old.onnx", opset=11)
+
+
+@pytest.mark.parametrize("version", ["2.6.0+cu124", "2.8.0"])
+def test_exporters_that_guess_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    with pytest.raises(
+        UserError, match=r"torch 2\.9 or newer.* got 2\.[68]\.0.*captum-lie\[onnx\]"
+    ):
+        export(Pooled().eval(), IMAGES[:2], tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="torch 2"):
+        export_lie_derivative(Pooled().eval(), "rotation", IMAGES[:2], tmp_path / "lie.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("on_request", [True, False])

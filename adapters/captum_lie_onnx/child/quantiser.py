@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> None:
         prepared = str(Path(folder) / "prepared.onnx")
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         if mode == "dynamic":
+            _transpose_weights(prepared)
             # onnxruntime's integer convolution has no kernel for signed weights on the CPU.
             quantize_dynamic(
                 prepared, result, weight_type=QuantType.QUInt8, reduce_range=reduce_range
@@ -76,6 +77,33 @@ def _input_name(path: str) -> str:
     initialised = {tensor.name for tensor in graph.initializer}
     (name,) = (value.name for value in graph.input if value.name not in initialised)
     return str(name)
+
+
+def _transpose_weights(path: str) -> None:
+    """Store the weights of linear layers as a matrix product takes them, in the file itself.
+
+    The dynamic quantiser makes each ``Gemm`` a ``MatMul``. Older onnxruntimes transpose its weight
+    under the weight's own name, which contradicts the shape that the exporter recorded for it, and
+    spoils it for whatever else uses it.
+    """
+    model = onnx.load(path)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    transposed: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type != "Gemm" or node.input[1] not in weights:
+            continue
+        for attribute in node.attribute:
+            if attribute.name == "transB" and attribute.i:
+                attribute.i = 0
+                name = node.input[1]
+                if name not in transposed:
+                    transposed[name] = f"{name}.transposed"
+                    matrix = onnx.numpy_helper.to_array(weights[name]).T
+                    model.graph.initializer.append(
+                        onnx.numpy_helper.from_array(matrix, transposed[name])
+                    )
+                node.input[1] = transposed[name]
+    onnx.save(model, path)
 
 
 def _carry_metadata(source: str, result: str, made: dict[str, Any]) -> None:
