@@ -1,4 +1,4 @@
-"""One model's cells, computed in a process of its own: ``python -m ...sweeping.job FILE``."""
+"""One model's cells, computed in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from captum_lie.core.validation import is_out_of_memory
+from captum_lie.errors import UserError
 from captum_lie.images import Batches, ImageSource, view_of
 from captum_lie.results import Environment, ModelRecord
 from captum_lie.results.cell import Cell, Facts
@@ -88,6 +89,13 @@ class Job:
         )
 
 
+def carry_out_limited(job: Job) -> None:
+    """:func:`carry_out_job` in a process of its own, whose memory is limited for good."""
+    if job.resources.memory is not None:
+        limit_memory(int(job.resources.memory * 2**30))
+    carry_out_job(job)
+
+
 def carry_out_job(job: Job) -> None:
     """Compute each cell and store it; a failure is a cell, too, with its cause."""
     store = Store(job.folder, room=0)
@@ -129,7 +137,7 @@ def failed(cell: Cell, error: BaseException) -> Cell:
     """A cell with the cause of its failure, on one line and in full."""
     message = str(error).strip().split("\n")[0]
     cause = "out of memory" if is_out_of_memory(error) else type(error).__name__
-    if isinstance(error, ValueError | OSError):  # their messages are for users
+    if isinstance(error, UserError | OSError):  # their messages are for users
         cause, message = message or cause, ""
     return replace(
         cell,
@@ -202,20 +210,15 @@ def _end_with_parent() -> None:
     """Whoever started this process holds the other end of its input: when it is gone, end."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not through sys.stdin, whose lock would abort the end of Python
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
-    """Read the job of a file, and carry it out."""
-    job = Job.parse(Path(sys.argv[1]).read_text())
+    """Read the job on the first line of the input, and carry it out."""
+    job = Job.parse(sys.stdin.buffer.readline().decode())
     _end_with_parent()
-    if job.resources.memory is not None:
-        limit_memory(int(job.resources.memory * 2**30))
-    carry_out_job(job)
-
-
-if __name__ == "__main__":
-    main()
+    carry_out_limited(job)
