@@ -11,9 +11,10 @@ from pathlib import Path
 
 from captum_lie.results.cell import Cell
 from captum_lie.studies.sharding import Shard
+from captum_lie.studies.sweeping.devices import check_device
 from captum_lie.studies.sweeping.grid import Grid, grid_of
 from captum_lie.studies.sweeping.images import Split, fingerprints
-from captum_lie.studies.sweeping.listing import Asked
+from captum_lie.studies.sweeping.listing import Asked, missing_weights
 from captum_lie.studies.sweeping.settings import Resources, SweepSettings
 from captum_lie.studies.sweeping.store import Store
 from captum_lie.studies.sweeping.tables import write_tables
@@ -67,13 +68,16 @@ def sweep(
 
     Raises:
         OSError: images, checkpoints or the folder cannot be read or written.
-        ValueError: images cannot be used, or the disk is full.
+        ValueError: images or devices cannot be used, or the disk is full.
     """
+    resources = resources or Resources()
+    for device in resources.devices:
+        check_device(device)
     store = Store(out)
     settings = settings or SweepSettings()
     grid = grid_of(models, splits, settings, fingerprints(splits))
     part = grid if shard is None else grid.shard(shard.index, shard.count)
-    work = Work(part, store, resources or Resources(), again or Again())
+    work = Work(part, store, resources, again or Again())
     with signals(work.stop) as caught:
         work.carry_out()
     own = own_cells(store, grid, part)
@@ -112,7 +116,11 @@ def preview(
         guess = f"about {minutes:.1f} min, at {sum(times) / len(times):.1f} s a cell as before"
     count = len({task.asked.spec.label for task in part.tasks})
     summary = f"{len(part.tasks)} cells ({count} models x {len(splits)} sets of images), "
-    return "\n".join([*lines, f"{summary}{missing} to compute: {guess}."])
+    lines.append(f"{summary}{missing} to compute: {guess}.")
+    asked_for = {task.asked.spec.label: task.asked.spec for task in part.tasks}
+    reasons = {k: missing_weights(s) for k, s in asked_for.items() if settings.pretrained}
+    lines += [f"Would fail: {label}: {why}" for label, why in reasons.items() if why is not None]
+    return "\n".join(lines)
 
 
 @dataclass

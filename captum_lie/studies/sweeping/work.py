@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
-import torch
-
 from captum_lie.results.cell import Cell
+from captum_lie.studies.sweeping.devices import every_device
 from captum_lie.studies.sweeping.grid import Grid, Task
 from captum_lie.studies.sweeping.job import Job, blank
 from captum_lie.studies.sweeping.listing import missing_weights
@@ -67,7 +66,7 @@ class Work:
     def carry_out(self) -> None:
         """Until every cell is there, by whomever, or this sweep is stopped."""
         wanted = [t for t in self.grid.tasks if self.again.wanted(self.store.read(t.key))]
-        devices = self.resources.devices or _devices()
+        devices = self.resources.devices or every_device()
         with bar_of(len(wanted)) as bar:
             if self.grid.settings.pretrained:
                 wanted = self._with_weights(wanted, bar)
@@ -135,7 +134,3 @@ class Work:
     def _job(self, tasks: Sequence[Task], device: str) -> Job:
         folder = self.store.folder
         return Job(tuple(tasks), self.grid.settings, self.resources, device, folder)
-
-
-def _devices() -> tuple[str, ...]:
-    return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) or ("cpu",)
