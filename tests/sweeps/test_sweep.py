@@ -16,7 +16,10 @@ import pytest
 from PIL import Image
 
 from captum_lie.results.cell import Cell
-from captum_lie.studies.sweeping.job import Job
+from captum_lie.studies import Demands
+from captum_lie.studies.sources import find_images
+from captum_lie.studies.specs import candidates_from, parse_spec
+from captum_lie.studies.sweeping.job import Job, facts_of
 from captum_lie.studies.sweeping.store import Store
 from tests.command_line import refused, run
 
@@ -69,6 +72,14 @@ def test_a_sweep_gives_what_measure_gives(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert models["img_size"].tolist() == [32, 32]
     assert models["kind"].tolist() == ["modern CNN", "transformer"]
+
+
+@pytest.mark.parametrize(("size", "shown"), [(None, 32), ((40, 48), 48)])
+def test_a_models_size_is_that_of_the_images_it_was_shown(
+    size: tuple[int, int] | None, shown: int
+) -> None:
+    (cnn,) = candidates_from([parse_spec("cnn")])
+    assert facts_of(cnn, find_images("builtin", 1), Demands(size)).img_size == shown
 
 
 @pytest.mark.slow

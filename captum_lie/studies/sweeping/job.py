@@ -18,7 +18,7 @@ import torch
 
 from captum_lie.core.validation import is_out_of_memory
 from captum_lie.errors import UserError
-from captum_lie.images import Batches, ImageSource, view_of
+from captum_lie.images import Batches, ImageSource
 from captum_lie.results import Environment, ModelRecord
 from captum_lie.results.cell import Cell, Facts
 from captum_lie.studies.candidates import Candidate
@@ -151,17 +151,16 @@ def measured(cell: Cell, candidates: Sequence[Candidate], source: ImageSource, j
     """The cell with its numbers; the batch is halved as long as it does not fit the memory."""
     size = job.resources.batch_size
     while True:
+        plan = plan_of(job.settings, size)
         try:
-            measurement = carry_out(
-                plan_of(job.settings, size), candidates, source, torch.device(job.device)
-            )
+            measurement = carry_out(plan, candidates, source, torch.device(job.device))
         except Exception as error:
             if not is_out_of_memory(error) or size == 1:
                 raise
             size //= 2
         else:
             records = tuple(without_pictures(model) for model in measurement.models)
-            facts = facts_of(candidates[0], source)
+            facts = facts_of(candidates[0], source, plan.demands)
             return replace(cell, records=records, facts=facts, batch_size=size)
         gc.collect()
         if job.device.startswith("cuda"):
@@ -193,9 +192,9 @@ def without_pictures(record: ModelRecord) -> ModelRecord:
     return replace(record, shown=None, maps={}, layer_maps={})
 
 
-def facts_of(candidate: Candidate, source: ImageSource) -> Facts:
-    """What a results file of timm says of a model."""
-    view = view_of(candidate.model)
+def facts_of(candidate: Candidate, source: ImageSource, demands: Demands) -> Facts:
+    """What a results file of timm says of a model, and of the images that it was shown."""
+    view = demands.view(candidate.model)
     first = next(iter(Batches(source, view, 1)))
     image = first[0] if isinstance(first, tuple) else first
     return Facts(
