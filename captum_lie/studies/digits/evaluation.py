@@ -1,0 +1,95 @@
+"""How well a model tells digits, and how much it minds their being turned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from captum_lie.attribution import LocalEquivarianceError
+from captum_lie.results import DigitsScore
+from captum_lie.studies.digits.data import Digits, turned, uniform_degrees
+
+#: Degrees, of either sign.
+ANGLES = (0.0, 10.0, 30.0, 60.0, 90.0, 180.0)
+
+#: Test digits on which LEE and its control are measured; errors are those of all.
+LEE_IMAGES = 128
+
+BATCH_SIZE = 128
+
+#: Of the angles of the rotated test digits, the same for all models.
+TEST_SEED = 1
+
+
+class Evaluation:
+    """Scores models on the same test digits, at the same angles each time.
+
+    Args:
+        digits: fitted to the model; only the test digits are used.
+        test_angle: the rotated test digits are turned by up to so many degrees, uniformly, unless
+            they are rotated already.
+        angles: degrees at which errors and changes are measured.
+    """
+
+    def __init__(
+        self, digits: Digits, *, test_angle: float = 180.0, angles: Sequence[float] = ANGLES
+    ) -> None:
+        self.images, self.labels = digits.test_images, digits.test_labels
+        self.angles = tuple(angles)
+        generator = torch.Generator().manual_seed(TEST_SEED)
+        degrees = uniform_degrees(len(self.labels), test_angle, generator)
+        self.rotated = self.images if digits.rotated else _turned(self.images, degrees)
+
+    def __call__(
+        self, model: nn.Module, *, epoch: int, loss: float | None, learning_rate: float
+    ) -> DigitsScore:
+        """The score of a model in evaluation mode."""
+        upright = probabilities(model, self.images)
+        errors, changes = [], []
+        for angle in self.angles:
+            signs = (angle, -angle) if angle else (0.0,)
+            found = [probabilities(model, _turned(self.images, torch.tensor([a]))) for a in signs]
+            errors.append(sum(error_of(p, self.labels) for p in found) / len(found))
+            changes.append(sum(float((p - upright).square().mean()) for p in found) / len(found))
+        lee = LocalEquivarianceError(model).collect(
+            self.rotated[:LEE_IMAGES].split(BATCH_SIZE), "rotation", relative=True
+        )
+        return DigitsScore(
+            epoch=epoch,
+            loss=loss,
+            learning_rate=learning_rate,
+            error=error_of(probabilities(model, self.rotated), self.labels),
+            errors=tuple(errors),
+            changes=tuple(changes),
+            lee=lee.mean.item(),
+            lee_stderr=lee.stderr.item(),
+            relative_lee=lee.relative.item(),
+            relative_stderr=lee.relative_stderr.item(),
+        )
+
+
+def probabilities(model: nn.Module, images: Tensor) -> Tensor:
+    """Probabilities of the classes, ``[N, K]``, on the CPU."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        parts = [model(part.to(device)).softmax(1).cpu() for part in images.split(BATCH_SIZE)]
+    return torch.cat(parts)
+
+
+def error_of(outputs: Tensor, labels: Tensor) -> float:
+    """Share of outputs ``[N, K]`` whose largest is not the label's.
+
+    Example:
+        >>> error_of(torch.tensor([[0.9, 0.1], [0.8, 0.2]]), torch.tensor([0, 1]))
+        0.5
+    """
+    return float((outputs.argmax(1) != labels).double().mean())
+
+
+def _turned(images: Tensor, degrees: Tensor) -> Tensor:
+    """:func:`turned` a part at a time, by one angle or each by its own."""
+    angles = degrees.expand(len(images)).split(BATCH_SIZE)
+    parts = zip(images.split(BATCH_SIZE), angles, strict=True)
+    return torch.cat([turned(part, angle) for part, angle in parts])

@@ -1,0 +1,185 @@
+"""Training on digits at random angles, from checkpoints where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_lie.errors import InvalidValueError
+from captum_lie.penalty import LiePenalty
+from captum_lie.results import DigitsScore, load, save
+from captum_lie.results.codec import storable
+from captum_lie.studies.digits.data import Digits, turned, uniform_degrees
+from captum_lie.studies.digits.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training digits.
+        batch_size: digits a step.
+        learning_rate: at the beginning, of AdamW.
+        patience: epochs without a lower training loss after which the rate is halved.
+        train_angle: digits are turned by up to so many degrees, uniformly, anew in each epoch.
+        penalty: strength of the rotation LEE in the loss; 0 for none.
+        seed: of the order and the angles.
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    patience: int = 2
+    train_angle: float = 180.0
+    penalty: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a training needs to go on after an epoch as if it had never stopped.
+
+    Attributes:
+        training: what it was, but for the number of epochs, to tell another one's checkpoint.
+        weights, optimiser, schedule: their state dicts.
+        scores: so far.
+    """
+
+    training: dict[str, Any]
+    weights: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    schedule: dict[str, Any]
+    scores: tuple[DigitsScore, ...]
+
+
+storable(Checkpoint)
+
+
+def train(
+    model: nn.Module,
+    digits: Digits,
+    training: Training,
+    evaluation: Evaluation,
+    *,
+    checkpoint: Path,
+    identity: Mapping[str, object],
+    after: Callable[[DigitsScore], None] = lambda _score: None,
+) -> tuple[DigitsScore, ...]:
+    """Train a model in place, on from its checkpoint if that is there.
+
+    Weights, angles and order of each epoch follow from the seed and the epoch alone, so a training
+    that was stopped gives the same numbers as one that was not.
+
+    Args:
+        evaluation: scores the model before training and after each epoch.
+        checkpoint: the file, written whole or not at all after each epoch.
+        identity: what else the checkpoint must have been written for, such as the model's name.
+        after: is told the last score that is known, at first and after each epoch.
+
+    Returns:
+        The scores, ``epochs + 1`` of them.
+
+    Raises:
+        ValueError: the checkpoint is another training's.
+        DamagedFileError: it cannot be read.
+    """
+    described = {k: v for k, v in asdict(training).items() if k != "epochs"} | dict(identity)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=training.learning_rate)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, factor=0.5, patience=training.patience
+    )
+    scores: tuple[DigitsScore, ...]
+    if checkpoint.is_file():
+        scores = _restore(checkpoint, described, model, optimiser, schedule)
+    else:
+        first = evaluation(model.eval(), epoch=0, loss=None, learning_rate=training.learning_rate)
+        scores = (first,)
+    after(scores[-1])
+    for epoch in range(len(scores), training.epochs + 1):
+        loss = train_epoch(model, digits, training, optimiser, epoch)
+        schedule.step(loss)
+        rate = float(optimiser.param_groups[0]["lr"])
+        scores = (*scores, evaluation(model.eval(), epoch=epoch, loss=loss, learning_rate=rate))
+        state = Checkpoint(
+            described, model.state_dict(), optimiser.state_dict(), schedule.state_dict(), scores
+        )
+        save(state, checkpoint)
+        after(scores[-1])
+    return scores[: training.epochs + 1]
+
+
+def train_epoch(
+    model: nn.Module,
+    digits: Digits,
+    training: Training,
+    optimiser: torch.optim.Optimizer,
+    epoch: int,
+) -> float:
+    """One pass over the digits; the mean of the loss."""
+    model.train()
+    seed = training.seed * 1_000_003 + epoch
+    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    penalty = LiePenalty("rotation")
+    order = torch.randperm(len(digits.train_labels), generator=generator)
+    total = 0.0
+    with _seeded(seed):
+        for chosen in order.split(training.batch_size):
+            images, labels = digits.train_images[chosen], digits.train_labels[chosen].to(device)
+            if training.train_angle and not digits.rotated:
+                angles = uniform_degrees(len(chosen), training.train_angle, generator)
+                images = turned(images, angles)
+            images = images.to(device)
+            if training.penalty:
+                logits, lee = penalty.with_output(model, images)
+                loss = F.cross_entropy(logits, labels) + training.penalty * lee
+            else:
+                loss = F.cross_entropy(model(images), labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += loss.item() * len(chosen)
+    return total / len(order)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Dropout and the like draw from this seed; the random state outside stays as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _restore(
+    path: Path,
+    described: dict[str, Any],
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.ReduceLROnPlateau,
+) -> tuple[DigitsScore, ...]:
+    state = load(path, Checkpoint)
+    differing = sorted(
+        k for k in {*described, *state.training} if described.get(k) != state.training.get(k)
+    )
+    if differing:
+        raise InvalidValueError(
+            f"{path} is the checkpoint of another training: {', '.join(differing)} differ. "
+            "Give another --out, or remove it."
+        )
+    model.load_state_dict(state.weights)
+    optimiser.load_state_dict(
+        {
+            "state": {int(k): v for k, v in state.optimiser["state"].items()},
+            "param_groups": state.optimiser["param_groups"],
+        }
+    )
+    schedule.load_state_dict(state.schedule)
+    return state.scores
