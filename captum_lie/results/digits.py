@@ -17,10 +17,11 @@ class DigitsScore:
         epoch: epochs of training so far; 0 before it.
         loss: mean of the training loss in that epoch, the penalty included; None before it.
         learning_rate: of the next epoch.
-        error: share of wrong answers on the rotated test digits.
-        errors: the same with all test digits turned by each of the study's angles, both signs.
+        error: share of wrong answers on test digits turned as the training digits are.
+        errors: the same with all test digits turned by each of the study's angles, either way.
         changes: mean square of how probabilities change under these turns.
-        lee, lee_stderr: rotation LEE, in probability² per radian², and its standard error.
+        lee, lee_stderr: rotation LEE on the test digits of ``error``, in probability² per radian²,
+            and its standard error.
         relative_lee, relative_stderr: LEE over its control.
     """
 

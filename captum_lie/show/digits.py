@@ -39,14 +39,15 @@ def plot_digits(study: DigitsStudy) -> Figure:
             _curve(place, by_angle.set_axis(list(study.angles)), colour, label)
         _curve(axes[1, 2], runs.pivot(index="epoch", columns="seed", values="learning_rate"),
                colour, label)  # fmt: skip
-    _name(axes[0], "epoch", ("error on rotated digits", "rotation LEE", "relative rotation LEE"))
+    _name(axes[0], "epoch", ("test error", "rotation LEE", "relative rotation LEE"))
     _name(axes[1, :2], "turned by ± degrees", ("error", "change of probabilities"))
     _name(axes[1, 2:], "epoch", ("learning rate",))
     axes[0, 1].set_yscale("log")
     axes[1, 2].set_yscale("log")
     axes[0, 0].legend(frameon=False)
-    angle = study.settings.get("train_angle")
-    figure.suptitle(f"{study.model} on digits ({study.data}), trained at angles up to ±{angle}°")
+    angle = study.settings.get("angle", 180.0)
+    turned = f"turned by up to ±{angle:g}°" if angle else "upright"
+    figure.suptitle(f"{study.model} on digits ({study.data}), {turned}")
     return figure
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from captum_lie.errors import InvalidValueError, UnsupportedModelError
 from captum_lie.examples.models import build
 from captum_lie.results import DigitsScore, DigitsStudy, load
-from captum_lie.studies.digits.data import Digits, read_digits, turned
+from captum_lie.studies.digits.data import Digits, Fit, read_digits, turned
 from captum_lie.studies.digits.evaluation import Evaluation
 from captum_lie.studies.digits.files import read_amat, read_idx
-from captum_lie.studies.digits.fitting import with_new_head
+from captum_lie.studies.digits.fitting import fit_of, resized, with_new_head
 from captum_lie.studies.digits.training import Checkpoint, Training, train
 from tests.command_line import refused, run
 
@@ -153,7 +153,7 @@ def test_seeds_decide(digits: Digits, tmp_path: Path) -> None:
 def test_the_rate_is_halved_on_a_plateau(digits: Digits, tmp_path: Path) -> None:
     """Each step is too small for the loss to fall."""
     rate = 1e-6
-    training = Training(epochs=5, batch_size=40, learning_rate=rate, patience=1, train_angle=0)
+    training = Training(epochs=5, batch_size=40, learning_rate=rate, patience=1, angle=0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 10))
     evaluation = Evaluation(digits, angles=())
     scores = train(model, digits, training, evaluation, checkpoint=tmp_path / "c", identity={})
@@ -174,12 +174,37 @@ def test_the_penalty_is_in_the_loss(digits: Digits, tmp_path: Path) -> None:
     assert bound[-1].lee < free[-1].lee / 2
 
 
-def test_a_new_head() -> None:
-    images = torch.rand(2, 3, 32, 32)
-    model = with_new_head("vit", build("vit"), images, seed=0)
-    assert model(images).shape == (2, 10)
+def test_a_new_head(digits: Digits) -> None:
+    digits = replace(digits, fit=Fit((32, 32), 3))
+    images = digits.fit(digits.test_images)
+    model = with_new_head("vit", build("vit"), digits, seed=0)
+    assert model(images).shape == (20, 10)
     with pytest.raises(UnsupportedModelError, match="no linear layer"):
-        with_new_head("conv", nn.Sequential(nn.Conv2d(3, 8, 32), nn.Flatten()), images, seed=0)
+        with_new_head("conv", nn.Sequential(nn.Conv2d(3, 8, 32), nn.Flatten()), digits, seed=0)
+
+
+def test_digits_are_fitted_to_the_model(digits: Digits) -> None:
+    fit = fit_of(nn.Conv2d(3, 4, 3))
+    assert fit == Fit(None, 3)
+    shown = fit(digits.test_images)
+    assert torch.equal(shown, digits.test_images.expand(-1, 3, -1, -1))
+    assert Fit((24, 20))(digits.test_images).shape == (20, 1, 24, 20)
+
+
+def test_a_transformer_is_told_the_size(digits: Digits) -> None:
+    timm = pytest.importorskip("timm")
+    vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=3, depth=1)
+    resized("vit", vit, (48, 48))
+    small = replace(digits, fit=fit_of(vit, (48, 48)))
+    model = with_new_head("vit", vit, small, seed=0)
+    assert model(small.fit(digits.test_images[:2])).shape == (2, 10)
+    with pytest.raises(UnsupportedModelError, match="vit cannot take images of 8x8"):
+        resized("vit", vit, (8, 8))
+
+
+def test_of_a_plain_file_and_its_archive_the_plain_one_is_read(mnist: Path) -> None:
+    write_idx(mnist / "train-images-idx3-ubyte.gz", drawn(40, seed=1)[0])
+    assert torch.equal(read_digits(str(mnist)).train_images[:, 0], drawn(40, seed=40)[0] / 255)
 
 
 def test_errors_of_the_command(

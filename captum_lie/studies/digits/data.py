@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,16 +17,43 @@ from captum_lie.studies.digits.files import read_amat, read_idx
 
 CLASSES = 10
 
+#: Images that are turned at a time, to save memory.
+AT_ONCE = 1024
+
 #: Of packages' digits, which come in one piece: the share to test with, and its seed.
 TEST_SHARE, SPLIT_SEED = 0.2, 0
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What becomes of digits before a model sees them.
+
+    Attributes:
+        size: ``(height, width)`` to scale them to; None keeps their own.
+        channels: equal ones, of grey.
+
+    Example:
+        >>> Fit((32, 32), channels=3)(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int = 1
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """``[N, 1, H, W]`` as ``[N, C, H', W']``."""
+        if self.size is not None and self.size != tuple(images.shape[-2:]):
+            images = F.interpolate(images, self.size, mode="bilinear", antialias=True).clamp(0, 1)
+        return images.expand(-1, self.channels, -1, -1).contiguous()
+
+
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """Images ``[N, C, H, W]`` in [0, 1] and labels ``[N]``, in two parts.
+    """Images ``[N, 1, H, W]`` in [0, 1] and labels ``[N]``, in two parts.
 
     Attributes:
         rotated: whether the images are rotated already, as those of rotated MNIST are.
+        fit: what a model is shown of them; they are turned before.
     """
 
     train_images: Tensor
@@ -35,13 +61,17 @@ class Digits:
     test_images: Tensor
     test_labels: Tensor
     rotated: bool = False
+    fit: Fit = Fit()
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Digits:
-        """The same digits with other images."""
-        return Digits(
-            change(self.train_images), self.train_labels,
-            change(self.test_images), self.test_labels, self.rotated,
-        )  # fmt: skip
+    def limited(self, count: int | None) -> Digits:
+        """At most so many digits to train on, and so many to test with."""
+        return replace(
+            self,
+            train_images=self.train_images[:count],
+            train_labels=self.train_labels[:count],
+            test_images=self.test_images[:count],
+            test_labels=self.test_labels[:count],
+        )
 
 
 def read_digits(source: str) -> Digits:
@@ -87,7 +117,7 @@ def turned(images: Tensor, degrees: Tensor) -> Tensor:
 
     Args:
         images: ``[N, C, H, W]``.
-        degrees: ``[N]``.
+        degrees: ``[N]``, or ``[1]`` for all of them.
 
     Example:
         >>> x = torch.rand(1, 1, 8, 8)
@@ -97,9 +127,14 @@ def turned(images: Tensor, degrees: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     # A corner is at most √2 half sides from the centre, and no turn reads beyond the frame.
     frame = -(-max(height, width) // 4) + 1
-    padded = F.pad(images, (frame,) * 4)
-    moved = Rotation().act(padded, torch.deg2rad(degrees.double()))
-    return moved[..., frame : frame + height, frame : frame + width]
+    angles = torch.deg2rad(degrees.double()).expand(len(images))
+    parts = [
+        Rotation().act(F.pad(x, (frame,) * 4), t)[
+            ..., frame : frame + height, frame : frame + width
+        ]
+        for x, t in zip(images.split(AT_ONCE), angles.split(AT_ONCE), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 def uniform_degrees(count: int, largest: float, generator: torch.Generator) -> Tensor:
@@ -126,7 +161,10 @@ def _split(images: Tensor, labels: Tensor) -> Digits:
 
 
 def _only(folder: Path, pattern: str) -> Path:
+    """The file of that pattern; of a plain one and its .gz the plain one."""
     found = sorted(folder.glob(pattern))
+    if len(found) == 2 and found[1].name == f"{found[0].name}.gz":
+        return found[0]
     if len(found) != 1:
         raise InvalidValueError(
             f"{folder} must hold one file {pattern}; it holds {len(found)}. Digits come as MNIST's "

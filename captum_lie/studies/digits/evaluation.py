@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from captum_lie.attribution import LocalEquivarianceError
 from captum_lie.results import DigitsScore
-from captum_lie.studies.digits.data import Digits, turned, uniform_degrees
+from captum_lie.studies.digits.data import Digits, Fit, turned, uniform_degrees
 
 #: Degrees, of either sign.
-ANGLES = (0.0, 10.0, 30.0, 60.0, 90.0, 180.0)
+ANGLES = (0.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 180.0)
 
 #: Test digits on which LEE and its control are measured; errors are those of all.
 LEE_IMAGES = 128
 
 BATCH_SIZE = 128
 
-#: Of the angles of the rotated test digits, the same for all models.
+#: Of the angles of the test digits, the same for all models.
 TEST_SEED = 1
 
 
@@ -27,40 +27,39 @@ class Evaluation:
     """Scores models on the same test digits, at the same angles each time.
 
     Args:
-        digits: fitted to the model; only the test digits are used.
-        test_angle: the rotated test digits are turned by up to so many degrees, uniformly, unless
-            they are rotated already.
-        angles: degrees at which errors and changes are measured.
+        digits: only the test digits are used.
+        angle: they are turned by up to so many degrees, uniformly, unless they are already.
+        angles: degrees at which errors and changes are measured, of the test digits as they are.
     """
 
     def __init__(
-        self, digits: Digits, *, test_angle: float = 180.0, angles: Sequence[float] = ANGLES
+        self, digits: Digits, *, angle: float = 180.0, angles: Sequence[float] = ANGLES
     ) -> None:
-        self.images, self.labels = digits.test_images, digits.test_labels
-        self.angles = tuple(angles)
-        generator = torch.Generator().manual_seed(TEST_SEED)
-        degrees = uniform_degrees(len(self.labels), test_angle, generator)
-        self.rotated = self.images if digits.rotated else _turned(self.images, degrees)
+        self.fit, self.labels, self.angles = digits.fit, digits.test_labels, tuple(angles)
+        self.images = self.rotated = digits.test_images
+        if angle and not digits.rotated:
+            generator = torch.Generator().manual_seed(TEST_SEED)
+            degrees = uniform_degrees(len(self.labels), angle, generator)
+            self.rotated = turned(self.images, degrees)
 
     def __call__(
         self, model: nn.Module, *, epoch: int, loss: float | None, learning_rate: float
     ) -> DigitsScore:
         """The score of a model in evaluation mode."""
-        upright = probabilities(model, self.images)
+        upright = probabilities(model, self.images, self.fit)
         errors, changes = [], []
         for angle in self.angles:
-            signs = (angle, -angle) if angle else (0.0,)
-            found = [probabilities(model, _turned(self.images, torch.tensor([a]))) for a in signs]
+            signs = (angle, -angle) if angle else ()
+            found = [self._turned(model, signed) for signed in signs] or [upright]
             errors.append(sum(error_of(p, self.labels) for p in found) / len(found))
             changes.append(sum(float((p - upright).square().mean()) for p in found) / len(found))
-        lee = LocalEquivarianceError(model).collect(
-            self.rotated[:LEE_IMAGES].split(BATCH_SIZE), "rotation", relative=True
-        )
+        shown = self.fit(self.rotated[:LEE_IMAGES]).split(BATCH_SIZE)
+        lee = LocalEquivarianceError(model).collect(shown, "rotation", relative=True)
         return DigitsScore(
             epoch=epoch,
             loss=loss,
             learning_rate=learning_rate,
-            error=error_of(probabilities(model, self.rotated), self.labels),
+            error=error_of(probabilities(model, self.rotated, self.fit), self.labels),
             errors=tuple(errors),
             changes=tuple(changes),
             lee=lee.mean.item(),
@@ -69,12 +68,15 @@ class Evaluation:
             relative_stderr=lee.relative_stderr.item(),
         )
 
+    def _turned(self, model: nn.Module, degrees: float) -> Tensor:
+        return probabilities(model, turned(self.images, torch.tensor([degrees])), self.fit)
 
-def probabilities(model: nn.Module, images: Tensor) -> Tensor:
+
+def probabilities(model: nn.Module, images: Tensor, fit: Fit) -> Tensor:
     """Probabilities of the classes, ``[N, K]``, on the CPU."""
     device = next(model.parameters()).device
     with torch.no_grad():
-        parts = [model(part.to(device)).softmax(1).cpu() for part in images.split(BATCH_SIZE)]
+        parts = [model(fit(x).to(device)).softmax(1).cpu() for x in images.split(BATCH_SIZE)]
     return torch.cat(parts)
 
 
@@ -86,10 +88,3 @@ def error_of(outputs: Tensor, labels: Tensor) -> float:
         0.5
     """
     return float((outputs.argmax(1) != labels).double().mean())
-
-
-def _turned(images: Tensor, degrees: Tensor) -> Tensor:
-    """:func:`turned` a part at a time, by one angle or each by its own."""
-    angles = degrees.expand(len(images)).split(BATCH_SIZE)
-    parts = zip(images.split(BATCH_SIZE), angles, strict=True)
-    return torch.cat([turned(part, angle) for part, angle in parts])

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from captum_lie.errors import InvalidValueError
-from captum_lie.examples.models import MODEL_NAMES, build
 from captum_lie.results import DigitsRun, DigitsScore, DigitsStudy, Environment
-from captum_lie.studies.digits.data import CLASSES, Digits, read_digits
+from captum_lie.studies.digits.data import read_digits
 from captum_lie.studies.digits.evaluation import Evaluation
-from captum_lie.studies.digits.fitting import fitted_digits, with_new_head
+from captum_lie.studies.digits.fitting import fit_of, model_of
 from captum_lie.studies.digits.training import Training, train
 from captum_lie.studies.specs import ModelSpec, load
 
@@ -34,6 +32,7 @@ class DigitsOptions:
         penalties: strengths, one training each.
         seeds: one training each.
         pretrained: begin with the model's own weights, but for its new classifier.
+        size: ``(height, width)`` to scale digits to, instead of the model's own.
         limit: at most so many digits to train on, and so many to test with.
         device: to train on.
         show_progress: show a bar for each training.
@@ -43,6 +42,7 @@ class DigitsOptions:
     penalties: Sequence[float] = (0.0,)
     seeds: Sequence[int] = (0,)
     pretrained: bool = True
+    size: tuple[int, int] | None = None
     limit: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     show_progress: bool = False
@@ -65,21 +65,24 @@ def rotated_digits(
         raise InvalidValueError(
             f"Penalties must be 0 or positive numbers; got {list(options.penalties)}."
         )
-    digits = _limited(read_digits(source), options.limit)
-    digits = fitted_digits(load(spec, pretrained=options.pretrained), digits)
-    evaluation = Evaluation(digits)
+    fit = fit_of(load(spec, pretrained=False), options.size)
+    digits = replace(read_digits(source).limited(options.limit), fit=fit)
+    evaluation = Evaluation(digits, angle=options.training.angle)
     settings: dict[str, float | int | str] = {
         "train_digits": len(digits.train_labels),
         "test_digits": len(digits.test_labels),
         "pretrained": options.pretrained and not spec.random,
         "rotated_already": digits.rotated,
+        "size": "x".join(map(str, fit.size or digits.train_images.shape[-2:])),
     }
     identity = {"model": f"{spec.name}@{spec.checkpoint}", "data": source} | settings
     runs = []
     for penalty in dict.fromkeys(float(p) for p in options.penalties):
         for seed in dict.fromkeys(options.seeds):
             training = replace(options.training, penalty=penalty, seed=seed)
-            model = model_of(spec, digits, pretrained=options.pretrained, seed=seed)
+            model = model_of(
+                spec, digits, size=options.size, pretrained=options.pretrained, seed=seed
+            )
             name = f"penalty-{penalty:g}-seed-{seed}"
             with tqdm(desc=name, total=training.epochs, unit="epoch",
                       disable=not options.show_progress) as bar:  # fmt: skip
@@ -98,28 +101,6 @@ def rotated_digits(
     return DigitsStudy(
         spec.label, source, evaluation.angles, tuple(runs), plain | settings, environment
     )
-
-
-def model_of(spec: ModelSpec, digits: Digits, *, pretrained: bool, seed: int) -> nn.Module:
-    """The model with ten outputs, before training.
-
-    An embedded model without its weights is built from the seed. Of any other the seed decides the
-    new classifier alone.
-
-    Args:
-        digits: fitted to it.
-    """
-    if spec.name in MODEL_NAMES and (spec.random or not pretrained):
-        return build(spec.name, CLASSES, seed=seed)
-    model = load(spec, pretrained=pretrained)
-    return with_new_head(spec.label, model, digits.train_images, seed=seed)
-
-
-def _limited(digits: Digits, limit: int | None) -> Digits:
-    return Digits(
-        digits.train_images[:limit], digits.train_labels[:limit],
-        digits.test_images[:limit], digits.test_labels[:limit], digits.rotated,
-    )  # fmt: skip
 
 
 def _show(bar: tqdm[NoReturn], score: DigitsScore) -> None:

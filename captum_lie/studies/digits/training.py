@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ class Training:
         batch_size: digits a step.
         learning_rate: at the beginning, of AdamW.
         patience: epochs without a lower training loss after which the rate is halved.
-        train_angle: digits are turned by up to so many degrees, uniformly, anew in each epoch.
+        angle: digits are turned by up to so many degrees, uniformly, anew in each epoch.
         penalty: strength of the rotation LEE in the loss; 0 for none.
         seed: of the order and the angles.
     """
@@ -38,7 +39,7 @@ class Training:
     batch_size: int = 64
     learning_rate: float = 1e-3
     patience: int = 2
-    train_angle: float = 180.0
+    angle: float = 180.0
     penalty: float = 0.0
     seed: int = 0
 
@@ -131,13 +132,14 @@ def train_epoch(
     penalty = LiePenalty("rotation")
     order = torch.randperm(len(digits.train_labels), generator=generator)
     total = 0.0
-    with _seeded(seed):
-        for chosen in order.split(training.batch_size):
+    with _seeded(seed, device):
+        # Batches of about one size: of a last one with a single image there are no statistics.
+        for chosen in order.tensor_split(math.ceil(len(order) / training.batch_size)):
             images, labels = digits.train_images[chosen], digits.train_labels[chosen].to(device)
-            if training.train_angle and not digits.rotated:
-                angles = uniform_degrees(len(chosen), training.train_angle, generator)
-                images = turned(images, angles)
-            images = images.to(device)
+            if training.angle and not digits.rotated:
+                degrees = uniform_degrees(len(chosen), training.angle, generator)
+                images = turned(images, degrees)
+            images = digits.fit(images).to(device)
             if training.penalty:
                 logits, lee = penalty.with_output(model, images)
                 loss = F.cross_entropy(logits, labels) + training.penalty * lee
@@ -151,9 +153,9 @@ def train_epoch(
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout and the like draw from this seed; the random state outside stays as it was."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
