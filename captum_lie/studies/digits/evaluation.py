@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from captum_lie.attribution import LocalEquivarianceError
 from captum_lie.results import DigitsScore
-from captum_lie.studies.digits.data import Digits, Fit, turned, uniform_degrees
+from captum_lie.studies.digits.data import ROTATION, Digits, Fit, turned, uniform_degrees
 
 #: Degrees, of either sign.
 ANGLES = (0.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 180.0)
 
 #: Test digits on which LEE and its control are measured; errors are those of all.
-LEE_IMAGES = 128
+LEE_IMAGES = 256
 
 BATCH_SIZE = 128
 
@@ -53,8 +53,10 @@ class Evaluation:
             found = [self._turned(model, signed) for signed in signs] or [upright]
             errors.append(sum(error_of(p, self.labels) for p in found) / len(found))
             changes.append(sum(float((p - upright).square().mean()) for p in found) / len(found))
-        shown = self.fit(self.rotated[:LEE_IMAGES]).split(BATCH_SIZE)
-        lee = LocalEquivarianceError(model).collect(shown, "rotation", relative=True)
+        score = LocalEquivarianceError(model)
+        first = self.fit(self.rotated[:LEE_IMAGES]).split(BATCH_SIZE)
+        lee = score.collect(first, ROTATION, relative=True)
+        upright_lee = score.collect(self.fit(self.images[:LEE_IMAGES]).split(BATCH_SIZE), ROTATION)
         return DigitsScore(
             epoch=epoch,
             loss=loss,
@@ -66,6 +68,7 @@ class Evaluation:
             lee_stderr=lee.stderr.item(),
             relative_lee=lee.relative.item(),
             relative_stderr=lee.relative_stderr.item(),
+            upright_lee=upright_lee.mean.item(),
         )
 
     def _turned(self, model: nn.Module, degrees: float) -> Tensor:

@@ -35,8 +35,8 @@ def model_of(
 ) -> nn.Module:
     """The model with ten outputs, before training.
 
-    An embedded model without its weights is built from the seed. Of any other the seed decides the
-    new classifier alone.
+    The seed decides what is drawn at random: all weights of an embedded model without its own and
+    of a factory that draws them, else those of the new classifier.
 
     Args:
         digits: with the fit of this model.
@@ -47,10 +47,12 @@ def model_of(
     """
     if spec.name in MODEL_NAMES and (spec.random or not pretrained):
         return build(spec.name, CLASSES, seed=seed)
-    model = load(spec, pretrained=pretrained)
-    if size is not None:
-        resized(spec.label, model, size)
-    return with_new_head(spec.label, model, digits, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = load(spec, pretrained=pretrained)
+        if size is not None:
+            resized(spec.label, model, size)
+        return with_new_head(spec.label, model, digits)
 
 
 def resized(name: str, model: nn.Module, size: tuple[int, int]) -> nn.Module:
@@ -76,14 +78,13 @@ def resized(name: str, model: nn.Module, size: tuple[int, int]) -> nn.Module:
     return model
 
 
-def with_new_head(name: str, model: nn.Module, digits: Digits, *, seed: int) -> nn.Module:
+def with_new_head(name: str, model: nn.Module, digits: Digits) -> nn.Module:
     """The model with its classifier, the last linear layer, replaced by one for ten digits.
 
     Args:
         name: of the model, for errors.
         model: changed in place.
         digits: that it runs on, to see how many outputs it has.
-        seed: of the new layer's weights.
 
     Raises:
         UnsupportedModelError: it ends in no linear layer of as many outputs as the model has.
@@ -92,7 +93,7 @@ def with_new_head(name: str, model: nn.Module, digits: Digits, *, seed: int) -> 
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
         >>> images, labels = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
         >>> digits = Digits(images, labels, images, labels)
-        >>> with_new_head("linear", model, digits, seed=0)[1].out_features
+        >>> with_new_head("linear", model, digits)[1].out_features
         10
     """
     outputs = check_runs(name, model, digits.fit(digits.train_images[:2])).shape[1:]
@@ -104,8 +105,6 @@ def with_new_head(name: str, model: nn.Module, digits: Digits, *, seed: int) -> 
         )
     path, old = linear[-1]
     parent, _, own = path.rpartition(".")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        head = nn.Linear(old.in_features, CLASSES, bias=old.bias is not None)
+    head = nn.Linear(old.in_features, CLASSES, bias=old.bias is not None)
     setattr(model.get_submodule(parent), own, head)
     return model

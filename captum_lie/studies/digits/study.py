@@ -31,6 +31,7 @@ class DigitsOptions:
         training: the rest; its penalty and seed are replaced by those below.
         penalties: strengths, one training each.
         seeds: one training each.
+        test_angle: test digits are turned by up to so many degrees; None for as in training.
         pretrained: begin with the model's own weights, but for its new classifier.
         size: ``(height, width)`` to scale digits to, instead of the model's own.
         limit: at most so many digits to train on, and so many to test with.
@@ -41,6 +42,7 @@ class DigitsOptions:
     training: Training = field(default_factory=Training)
     penalties: Sequence[float] = (0.0,)
     seeds: Sequence[int] = (0,)
+    test_angle: float | None = None
     pretrained: bool = True
     size: tuple[int, int] | None = None
     limit: int | None = None
@@ -67,8 +69,10 @@ def rotated_digits(
         )
     fit = fit_of(load(spec, pretrained=False), options.size)
     digits = replace(read_digits(source).limited(options.limit), fit=fit)
-    evaluation = Evaluation(digits, angle=options.training.angle)
-    settings: dict[str, float | int | str] = {
+    angle = options.training.angle if options.test_angle is None else options.test_angle
+    evaluation = Evaluation(digits, angle=angle)
+    settings: dict[str, float | int | str | None] = {
+        "test_angle": angle,
         "train_digits": len(digits.train_labels),
         "test_digits": len(digits.test_labels),
         "pretrained": options.pretrained and not spec.random,

@@ -17,7 +17,7 @@ from captum_lie.errors import InvalidValueError
 from captum_lie.penalty import LiePenalty
 from captum_lie.results import DigitsScore, load, save
 from captum_lie.results.codec import storable
-from captum_lie.studies.digits.data import Digits, turned, uniform_degrees
+from captum_lie.studies.digits.data import ROTATION, Digits, turned, uniform_degrees
 from captum_lie.studies.digits.evaluation import Evaluation
 
 
@@ -32,6 +32,8 @@ class Training:
         patience: epochs without a lower training loss after which the rate is halved.
         angle: digits are turned by up to so many degrees, uniformly, anew in each epoch.
         penalty: strength of the rotation LEE in the loss; 0 for none.
+        penalty_angle: the LEE is that of copies of the digits turned by up to so many degrees,
+            without their labels; None for that of the labelled digits, from the same evaluation.
         seed: of the order and the angles.
     """
 
@@ -41,6 +43,7 @@ class Training:
     patience: int = 2
     angle: float = 180.0
     penalty: float = 0.0
+    penalty_angle: float | None = None
     seed: int = 0
 
 
@@ -129,27 +132,34 @@ def train_epoch(
     seed = training.seed * 1_000_003 + epoch
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
-    penalty = LiePenalty("rotation")
+    penalty = LiePenalty(ROTATION)
     order = torch.randperm(len(digits.train_labels), generator=generator)
     total = 0.0
     with _seeded(seed, device):
         # Batches of about one size: of a last one with a single image there are no statistics.
         for chosen in order.tensor_split(math.ceil(len(order) / training.batch_size)):
             images, labels = digits.train_images[chosen], digits.train_labels[chosen].to(device)
-            if training.angle and not digits.rotated:
-                degrees = uniform_degrees(len(chosen), training.angle, generator)
-                images = turned(images, degrees)
-            images = digits.fit(images).to(device)
-            if training.penalty:
-                logits, lee = penalty.with_output(model, images)
+            angle = 0.0 if digits.rotated else training.angle
+            shown = digits.fit(_turned(images, angle, generator)).to(device)
+            if not training.penalty:
+                loss = F.cross_entropy(model(shown), labels)
+            elif training.penalty_angle is None:
+                logits, lee = penalty.with_output(model, shown)
                 loss = F.cross_entropy(logits, labels) + training.penalty * lee
             else:
-                loss = F.cross_entropy(model(images), labels)
+                copies = digits.fit(_turned(images, training.penalty_angle, generator)).to(device)
+                loss = F.cross_entropy(model(shown), labels)
+                loss = loss + training.penalty * penalty(model, copies)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             total += loss.item() * len(chosen)
     return total / len(order)
+
+
+def _turned(images: Tensor, angle: float, generator: torch.Generator) -> Tensor:
+    """Each image by its own angle, up to so many degrees either way."""
+    return turned(images, uniform_degrees(len(images), angle, generator)) if angle else images
 
 
 @contextmanager
