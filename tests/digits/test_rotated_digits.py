@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from captum_lie.errors import InvalidValueError, UnsupportedModelError
 from captum_lie.examples.models import build
 from captum_lie.results import DigitsScore, DigitsStudy, load
-from captum_lie.studies.digits.data import Digits, Fit, read_digits, turned
+from captum_lie.studies.digits.data import Digits, Fit, read_digits
 from captum_lie.studies.digits.evaluation import Evaluation
 from captum_lie.studies.digits.files import read_amat, read_idx
 from captum_lie.studies.digits.fitting import fit_of, resized, with_new_head
 from captum_lie.studies.digits.training import Checkpoint, Training, train
+from captum_lie.studies.digits.turning import turned
 from tests.command_line import refused, run
 
 SIDE = 12

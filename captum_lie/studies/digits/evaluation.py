@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from captum_lie.attribution import LocalEquivarianceError
 from captum_lie.results import DigitsScore
-from captum_lie.studies.digits.data import ROTATION, Digits, Fit, turned, uniform_degrees
+from captum_lie.studies.digits.data import Digits, Fit
+from captum_lie.studies.digits.turning import ROTATION, turned, uniform_degrees
 
 #: Degrees, of either sign.
 ANGLES = (0.0, 15.0, 30.0, 60.0, 90.0, 180.0)

@@ -17,8 +17,9 @@ from captum_lie.errors import InvalidValueError
 from captum_lie.penalty import LiePenalty
 from captum_lie.results import DigitsScore, load, save
 from captum_lie.results.codec import storable
-from captum_lie.studies.digits.data import ROTATION, Digits, turned, uniform_degrees
+from captum_lie.studies.digits.data import Digits
 from captum_lie.studies.digits.evaluation import Evaluation
+from captum_lie.studies.digits.turning import ROTATION, turned, uniform_degrees
 
 
 @dataclass(frozen=True)
