@@ -20,7 +20,7 @@ from captum_lie.studies.digits.data import Digits, Fit, read_digits
 from captum_lie.studies.digits.evaluation import Evaluation
 from captum_lie.studies.digits.files import read_amat, read_idx
 from captum_lie.studies.digits.fitting import fit_of, resized, with_new_head
-from captum_lie.studies.digits.training import Checkpoint, Training, train
+from captum_lie.studies.digits.training import Checkpoint, Training, train, train_epoch
 from captum_lie.studies.digits.turning import turned
 from tests.command_line import refused, run
 
@@ -149,6 +149,29 @@ def test_seeds_decide(digits: Digits, tmp_path: Path) -> None:
     assert trained(digits, tmp_path / "again", training) == first
     assert torch.equal(torch.get_rng_state(), state)
     assert trained(digits, tmp_path / "other", replace(training, seed=1))[1] != first[1]
+
+
+def shown(digits: Digits, training: Training) -> Tensor:
+    """The images of one epoch, in their order."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 10))
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _module, inputs: seen.extend(inputs))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    train_epoch(model, digits, training, optimiser, epoch=1)
+    return torch.cat(seen)
+
+
+def test_an_epoch_shows_each_digit_once_at_an_angle_of_its_own(digits: Digits) -> None:
+    def same_images(found: Tensor) -> bool:
+        one, other = (sorted(x.numpy().tobytes() for x in y) for y in (found, digits.train_images))
+        return one == other
+
+    upright = shown(digits, Training(angle=0))
+    assert same_images(upright)
+    assert not torch.equal(upright, shown(digits, Training(angle=0, seed=1)))
+    assert not same_images(shown(digits, Training(angle=180)))
+    # Those that are turned already stay as they are.
+    assert same_images(shown(replace(digits, rotated=True), Training(angle=180)))
 
 
 def test_the_rate_is_halved_on_a_plateau(digits: Digits, tmp_path: Path) -> None:
