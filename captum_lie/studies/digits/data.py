@@ -151,4 +151,6 @@ def _checked(digits: Digits, folder: Path) -> Digits:
             )
         if labels.min() < 0 or labels.max() >= CLASSES:
             raise InvalidValueError(f"{folder}: labels of digits go from 0 to 9.")
+    if digits.train_images.shape[1:] != digits.test_images.shape[1:]:
+        raise InvalidValueError(f"{folder}: images to train on and to test with differ in size.")
     return digits

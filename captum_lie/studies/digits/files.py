@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import warnings
 import zlib
 from pathlib import Path
@@ -40,9 +41,14 @@ def read_idx(path: Path) -> Tensor:
     if content[:3] != _MAGIC or len(content) < 4:
         raise InvalidValueError(f"{path} is no idx file of unsigned bytes.")
     start = 4 + 4 * content[3]
-    shape = [int(side) for side in np.frombuffer(content[4 : start - (start % 4)], ">i4")]
-    if len(shape) != content[3] or len(content) - start != int(np.prod(shape)):
-        raise InvalidValueError(f"{path} is cut off: its header says {shape} bytes.")
+    if len(content) < start:
+        raise InvalidValueError(f"{path} is cut off within its header.")
+    shape = np.frombuffer(content[4:start], ">u4").tolist()
+    if len(content) - start != math.prod(shape):
+        raise InvalidValueError(
+            f"{path} is damaged or cut off: its header says {' x '.join(map(str, shape))} bytes, "
+            f"and {len(content) - start} are there."
+        )
     return torch.from_numpy(np.frombuffer(content[start:], np.uint8).reshape(shape).copy())
 
 
