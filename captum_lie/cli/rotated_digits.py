@@ -41,7 +41,10 @@ def rotated_digits_command(
         float, typer.Option(min=1e-12, help="At the beginning; halved on plateaus of the loss.")
     ] = 1e-3,
     patience: Annotated[
-        int, typer.Option(min=0, help="Epochs without a lower loss before the rate is halved.")
+        int,
+        typer.Option(
+            min=0, help="Epochs whose loss is not lower by 5 % after which the rate is halved."
+        ),
     ] = 2,
     angle: Annotated[
         float,
@@ -79,6 +82,9 @@ def rotated_digits_command(
         int | None, typer.Option(min=1, help="Train on, and test with, at most so many digits.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Digits a step.")] = 64,
+    score_every: Annotated[
+        int, typer.Option(min=1, help="Epochs between scores; the last one is always scored.")
+    ] = 1,
     out: o.Out = Path("captum-lie-digits"),
     device: o.Device = None,
 ) -> None:
@@ -104,6 +110,7 @@ def rotated_digits_command(
             patience=patience,
             angle=angle,
             penalty_angle=penalty_angle,
+            score_every=score_every,
         )
         options = DigitsOptions(
             training=training,

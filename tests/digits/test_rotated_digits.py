@@ -140,6 +140,20 @@ def test_a_training_that_was_stopped_gives_the_same(digits: Digits, tmp_path: Pa
     assert trained(digits, tmp_path / "whole", replace(training, epochs=1)) == whole[:2]
 
 
+def test_some_epochs_are_scored(digits: Digits, tmp_path: Path) -> None:
+    """And a training that was stopped between them gives the same."""
+    training = Training(epochs=5, batch_size=20, score_every=2)
+    whole = trained(digits, tmp_path / "whole", training)
+    assert [score.epoch for score in whole] == [0, 2, 4, 5]
+    trained(digits, tmp_path / "parts", replace(training, epochs=4))
+    assert trained(digits, tmp_path / "parts", training) == whole
+    assert whole == tuple(
+        score
+        for score in trained(digits, tmp_path / "all", replace(training, score_every=1))
+        if score.epoch in (0, 2, 4, 5)
+    )
+
+
 def test_seeds_decide(digits: Digits, tmp_path: Path) -> None:
     training = Training(epochs=1, batch_size=16)
     torch.manual_seed(1)

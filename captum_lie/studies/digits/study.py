@@ -107,6 +107,6 @@ def rotated_digits(
     )
 
 
-def _show(bar: tqdm[NoReturn], score: DigitsScore) -> None:
-    bar.update(score.epoch - bar.n)
+def _show(bar: tqdm[NoReturn], epoch: int, score: DigitsScore) -> None:
+    bar.update(epoch - bar.n)
     bar.set_postfix(error=f"{score.error:.1%}", lee=f"{score.lee:.2g}")

@@ -21,6 +21,9 @@ from captum_lie.studies.digits.data import Digits
 from captum_lie.studies.digits.evaluation import Evaluation
 from captum_lie.studies.digits.turning import ROTATION, turned, uniform_degrees
 
+#: Share of the loss below which a fall is none.
+PLATEAU = 0.05
+
 
 @dataclass(frozen=True)
 class Training:
@@ -30,12 +33,14 @@ class Training:
         epochs: passes over the training digits.
         batch_size: digits a step.
         learning_rate: at the beginning, of AdamW.
-        patience: epochs without a lower training loss after which the rate is halved.
+        patience: epochs without a lower training loss, by :data:`PLATEAU` at least, after which
+            the rate is halved.
         angle: digits are turned by up to so many degrees, uniformly, anew in each epoch.
         penalty: strength of the rotation LEE in the loss; 0 for none.
         penalty_angle: the LEE is that of copies of the digits turned by up to so many degrees,
             without their labels; None for that of the labelled digits, from the same evaluation.
         seed: of the order and the angles.
+        score_every: epochs between scores; the last one is scored in any case.
     """
 
     epochs: int = 20
@@ -46,6 +51,11 @@ class Training:
     penalty: float = 0.0
     penalty_angle: float | None = None
     seed: int = 0
+    score_every: int = 1
+
+    def scored(self, epoch: int) -> bool:
+        """Whether the model is scored after so many epochs."""
+        return epoch % self.score_every == 0 or epoch == self.epochs
 
 
 @dataclass(frozen=True)
@@ -54,11 +64,13 @@ class Checkpoint:
 
     Attributes:
         training: what it was, but for the number of epochs, to tell another one's checkpoint.
+        epoch: that it was written after.
         weights, optimiser, schedule: their state dicts.
         scores: so far.
     """
 
     training: dict[str, Any]
+    epoch: int
     weights: dict[str, Tensor]
     optimiser: dict[str, Any]
     schedule: dict[str, Any]
@@ -66,6 +78,9 @@ class Checkpoint:
 
 
 storable(Checkpoint)
+
+#: What may change where a training goes on.
+LATER = ("epochs", "score_every")
 
 
 def train(
@@ -76,7 +91,7 @@ def train(
     *,
     checkpoint: Path,
     identity: Mapping[str, object],
-    after: Callable[[DigitsScore], None] = lambda _score: None,
+    after: Callable[[int, DigitsScore], None] = lambda _epoch, _score: None,
 ) -> tuple[DigitsScore, ...]:
     """Train a model in place, on from its checkpoint if that is there.
 
@@ -84,41 +99,46 @@ def train(
     that was stopped gives the same numbers as one that was not.
 
     Args:
-        evaluation: scores the model before training and after each epoch.
+        evaluation: scores the model before training, and after epochs that are to be scored.
         checkpoint: the file, written whole or not at all after each epoch.
         identity: what else the checkpoint must have been written for, such as the model's name.
-        after: is told the last score that is known, at first and after each epoch.
-
-    Returns:
-        The scores, ``epochs + 1`` of them.
+        after: is told the epoch and the last score that is known, at first and after each epoch.
 
     Raises:
         ValueError: the checkpoint is another training's.
         DamagedFileError: it cannot be read.
     """
-    described = {k: v for k, v in asdict(training).items() if k != "epochs"} | dict(identity)
+    described = {k: v for k, v in asdict(training).items() if k not in LATER} | dict(identity)
     optimiser = torch.optim.AdamW(model.parameters(), lr=training.learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, factor=0.5, patience=training.patience
+        optimiser, factor=0.5, patience=training.patience, threshold=PLATEAU
     )
+    done = 0
     scores: tuple[DigitsScore, ...]
     if checkpoint.is_file():
-        scores = _restore(checkpoint, described, model, optimiser, schedule)
+        done, scores = _restore(checkpoint, described, model, optimiser, schedule)
     else:
         first = evaluation(model.eval(), epoch=0, loss=None, learning_rate=training.learning_rate)
         scores = (first,)
-    after(scores[-1])
-    for epoch in range(len(scores), training.epochs + 1):
+    after(done, scores[-1])
+    for epoch in range(done + 1, training.epochs + 1):
         loss = train_epoch(model, digits, training, optimiser, epoch)
         schedule.step(loss)
         rate = float(optimiser.param_groups[0]["lr"])
-        scores = (*scores, evaluation(model.eval(), epoch=epoch, loss=loss, learning_rate=rate))
+        if training.scored(epoch):
+            score = evaluation(model.eval(), epoch=epoch, loss=loss, learning_rate=rate)
+            scores = (*scores, score)
         state = Checkpoint(
-            described, model.state_dict(), optimiser.state_dict(), schedule.state_dict(), scores
+            training=described,
+            epoch=epoch,
+            weights=model.state_dict(),
+            optimiser=optimiser.state_dict(),
+            schedule=schedule.state_dict(),
+            scores=scores,
         )
         save(state, checkpoint)
-        after(scores[-1])
-    return scores[: training.epochs + 1]
+        after(epoch, scores[-1])
+    return tuple(score for score in scores if score.epoch <= training.epochs)
 
 
 def train_epoch(
@@ -177,7 +197,7 @@ def _restore(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.ReduceLROnPlateau,
-) -> tuple[DigitsScore, ...]:
+) -> tuple[int, tuple[DigitsScore, ...]]:
     state = load(path, Checkpoint)
     differing = sorted(
         k for k in {*described, *state.training} if described.get(k) != state.training.get(k)
@@ -195,4 +215,4 @@ def _restore(
         }
     )
     schedule.load_state_dict(state.schedule)
-    return state.scores
+    return state.epoch, state.scores
