@@ -40,14 +40,13 @@ def plot_digits(study: DigitsStudy) -> Figure:
         _curve(axes[1, 2], runs.pivot(index="epoch", columns="seed", values="learning_rate"),
                colour, label)  # fmt: skip
     _name(axes[0], "epoch", ("test error", "rotation LEE", "relative rotation LEE"))
-    _name(axes[1, :2], "turned by ± degrees", ("error", "change of probabilities"))
+    _name(axes[1, :2], "turned by ± degrees", ("error by angle", "change of probabilities"))
     _name(axes[1, 2:], "epoch", ("learning rate",))
     axes[0, 1].set_yscale("log")
     axes[1, 2].set_yscale("log")
     axes[0, 0].legend(frameon=False)
-    angle = study.settings.get("angle", 180.0)
-    turned = f"turned by up to ±{angle:g}°" if angle else "upright"
-    figure.suptitle(f"{study.model} on digits ({study.data}), {turned}")
+    trained, tested = (_turned(study.settings.get(k)) for k in ("angle", "test_angle"))
+    figure.suptitle(f"{study.model}, trained on digits {trained}, tested on digits {tested}")
     return figure
 
 
@@ -75,6 +74,10 @@ def write_digits(study: DigitsStudy, folder: Path) -> list[Path]:
     figure.savefig(folder / PNG, dpi=150)
     figure.savefig(folder / SVG, metadata={"Date": None})
     return [folder / name for name in (CSV, PNG, SVG)]
+
+
+def _turned(angle: float | int | str | None) -> str:
+    return f"up to ±{angle}°" if angle else "upright"
 
 
 def _curve(axes: Axes, values: pd.DataFrame, colour: object, label: str) -> None:
