@@ -96,23 +96,27 @@ class Recording:
         with torch.no_grad(), unhooked():
             for _, walk in self._walks:
                 walk.finish()
-            found = torch.stack([self._contribution(call) for call in self.calls])
+            found = self._summed(self.calls)
             for _, walk in self._walks:
                 walk.begin()
         return found
 
-    def _contribution(self, call: Call) -> Tensor:
-        """``⟨v, C_i⟩`` of one call, ``[G, N]``."""
+    def _summed(self, calls: list[Call]) -> Tensor:
+        """The contributions of calls from the fluxes of the last pass, ``[R, G, N]``."""
         output = self.output
-        total = torch.zeros(
-            len(self._groups), len(output), dtype=torch.float64, device=output.device
-        )
-        if not call.resolved:
-            return total.fill_(torch.nan)
-        if not call.idle:
-            for places, walk in self._walks:
-                total[places] = walk.contribution(call, total[places])
-        return total
+        shape = len(calls), len(self._groups), len(output)
+        found = torch.zeros(shape, dtype=torch.float64, device=output.device)
+        row = {call: i for i, call in enumerate(calls) if call.resolved and not call.idle}
+        for places, walk in self._walks:
+            terms = [(row[call], sign, flux) for call, sign, flux in walk.terms() if call in row]
+            if not terms:
+                continue
+            rows, signs, fluxes = zip(*terms, strict=True)
+            signed = torch.stack(fluxes) * found.new_tensor(signs)[:, None, None]
+            sums = torch.zeros_like(found[:, places])
+            found[:, places] = sums.index_add_(0, torch.tensor(rows, device=found.device), signed)
+        found[[i for i, call in enumerate(calls) if not call.resolved]] = torch.nan
+        return found
 
     def watch(self, call: Call, side: Side, boundary: Boundary) -> None:
         """Collect the flux at a boundary whenever a gradient arrives there."""

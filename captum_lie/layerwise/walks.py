@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,18 +94,11 @@ class Walk:
         self._settle()
         self._queue.finish()
 
-    def contribution(self, call: Call, zero: Tensor) -> Tensor:
-        """What flows into a call minus what flows out of it, ``[G, N]``.
-
-        Args:
-            zero: ``[G, N]``, in double precision.
-        """
-        total = zero
-        for flux in self._fluxes.get((call, "input"), ()):
-            total = total + flux.value
-        for flux in self._fluxes.get((call, "output"), ()):
-            total = total - flux.value
-        return total
+    def terms(self) -> Iterator[tuple[Call, float, Tensor]]:
+        """Each call with the fluxes into it (sign 1) and out of it (sign -1), ``[G, N]``."""
+        for (call, side), fluxes in self._fluxes.items():
+            for flux in fluxes:
+                yield call, 1.0 if side == "input" else -1.0, flux.value
 
     def _settle(self) -> None:
         """Compute the flux met last: it does not go on."""

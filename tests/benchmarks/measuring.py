@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import statistics
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,26 +20,34 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass
 class Cost:
-    """Median seconds, and peak memory above the start in MiB."""
+    """Median seconds, peak memory above the start in MiB, and system time beside user time."""
 
     seconds: float
     memory: float
+    system: float
 
 
 def compare(alternatives: dict[str, Callable[[], object]], repeats: int) -> dict[str, Cost]:
     """Run the alternatives in turn, ``repeats`` times after a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in alternatives}
+    user, system = dict.fromkeys(alternatives, 0.0), dict.fromkeys(alternatives, 0.0)
     memory: dict[str, float] = {}
     for name, run in alternatives.items():  # warm-up, and memory
         memory[name] = _peak_memory(run)
     for _ in range(repeats):
         for name, run in alternatives.items():
             _synchronize()
-            start = time.perf_counter()
+            before, start = os.times(), time.perf_counter()
             run()
             _synchronize()
             times[name].append(time.perf_counter() - start)
-    return {name: Cost(statistics.median(times[name]), memory[name]) for name in alternatives}
+            after = os.times()
+            user[name] += after.user - before.user
+            system[name] += after.system - before.system
+    return {
+        name: Cost(statistics.median(spent), memory[name], system[name] / max(user[name], 0.01))
+        for name, spent in times.items()
+    }
 
 
 def _synchronize() -> None:
@@ -52,6 +62,7 @@ def _peak_memory(run: Callable[[], object]) -> float:
         start = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - start) / 2**20
+    _return_freed_memory()
     stop = threading.Event()
     start = _resident()
     peak = start
@@ -69,6 +80,12 @@ def _peak_memory(run: Callable[[], object]) -> float:
         stop.set()
         watcher.join()
     return (peak - start) / 2**20
+
+
+def _return_freed_memory() -> None:
+    """What the allocator keeps would hide what a run takes."""
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident() -> int:
