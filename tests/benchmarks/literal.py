@@ -83,7 +83,8 @@ def literal(
         copies = [copy for copy, _ in errors.values()]
         gradients = torch.autograd.grad(output, copies, torch.randn_like(output))
         for (name, (_, error)), gradient in zip(errors.items(), gradients, strict=True):
-            sums[name] += (gradient * error).flatten(1).sum(1) ** 2
+            # Windows and the like: several rows belong to an example.
+            sums[name] += (gradient * error).reshape(len(x), -1).sum(1) ** 2
     return {name: total / probes for name, total in sums.items()}
 
 
