@@ -9,15 +9,13 @@ from typing import TypedDict
 
 from captum_lie.extending.checks import one_of
 from captum_lie.groups import GroupLike, get_groups
-from captum_lie.metrics import METRIC_NAMES
 from captum_lie_onnx.behaviour import Plan
 from captum_lie_onnx.limits import Limits
 from captum_lie_onnx.metadata import Preprocessing
+from captum_lie_onnx.thresholds import METRICS
 
 #: Groups of an audit that names none: finite differences take 12 evaluations per image and group.
 GROUPS = ("translation_x", "translation_y", "rotation", "scale", "brightness")
-#: Sampling-based metrics of an audit; finite differences have a part of their own.
-METRICS: tuple[str, ...] = tuple(name for name in METRIC_NAMES if name != "lee_fd")
 
 
 class AuditOptions(TypedDict, total=False):

@@ -13,8 +13,8 @@ from captum_lie_onnx.behaviour import Behaviour
 from captum_lie_onnx.parity import Parity
 from captum_lie_onnx.thresholds import Check, check
 
-#: Differences of rates are absolute, of everything else relative to the reference's value.
-_RATES = ("consistency", "changed_by_shift", "changed_by_rotation")
+#: Shares of answers. Their differences are absolute, all others relative to the reference's value.
+RATES = ("consistency", "changed_by_shift", "changed_by_rotation")
 #: Mean squares of probabilities below this are rounding.
 _FLOOR = 1e-10
 
@@ -104,7 +104,7 @@ def _compare_one(
     if expected is None:
         return row, checks
     difference = paired_difference(result, expected)
-    scale = 1.0 if result.metric in _RATES else max(abs(expected.value), _FLOOR)
+    scale = 1.0 if result.metric in RATES else max(abs(expected.value), _FLOOR)
     low, high = difference.confidence_interval
     bar = difference.error_bar or 0.0
     row |= {

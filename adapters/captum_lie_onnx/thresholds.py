@@ -16,7 +16,8 @@ from captum_lie.metrics import METRIC_NAMES
 Status = Literal["pass", "fail", "inconclusive"]
 Thresholds = dict[str, float]
 
-_SAMPLED = tuple(name for name in METRIC_NAMES if name != "lee_fd")
+#: Sampling-based metrics of an audit; finite differences have a part of their own.
+METRICS: tuple[str, ...] = tuple(name for name in METRIC_NAMES if name != "lee_fd")
 
 #: Lines on which at least, not at most, the threshold must be reached.
 _FLOORS = ("parity.top1_agreement", "parity.top5_agreement")
@@ -32,7 +33,7 @@ EXPORT: Thresholds = {
     "saturation.max_relative": 1e-4,
     "derivative.max_absolute": 1e-4,
     "difference.consistency": 0.01,
-    **{f"difference.{name}": 0.01 for name in _SAMPLED if name != "consistency"},
+    **{f"difference.{name}": 0.01 for name in METRICS if name != "consistency"},
     "difference.changed_by_shift": 0.01,
     "difference.changed_by_rotation": 0.01,
     "difference.lee": 0.05,
@@ -46,7 +47,7 @@ QUANTIZED: Thresholds = EXPORT | {
     "optimization.max_relative": 0.1,
     "saturation.max_relative": 0.01,
     "difference.consistency": 0.03,
-    **{f"difference.{name}": 0.25 for name in _SAMPLED if name != "consistency"},
+    **{f"difference.{name}": 0.25 for name in METRICS if name != "consistency"},
     "difference.changed_by_shift": 0.05,
     "difference.changed_by_rotation": 0.05,
     "difference.lee": 0.5,
@@ -56,7 +57,7 @@ PRESETS: dict[str, Thresholds] = {"export": EXPORT, "quantized": QUANTIZED}
 
 #: Limits on the candidate's own numbers: none unless set.
 VALUES: tuple[str, ...] = tuple(
-    f"value.{name}" for name in (*_SAMPLED, "lee", "changed_by_shift", "changed_by_rotation")
+    f"value.{name}" for name in (*METRICS, "lee", "changed_by_shift", "changed_by_rotation")
 )
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``captum-lie demo``, ``measure``, ``layers``, and what adapters add.
+"""The command line: the commands of this package, and what adapters add.
 
 Adapters announce commands under the entry point group ``captum_lie.commands``; this library knows
 none of them by name.

@@ -48,8 +48,8 @@ def explained() -> Iterator[None]:
         2
     """
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_args, **_kwargs: notes.print(
-            f"Note: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True
+        warnings.showwarning = lambda message, *_args, **_kwargs: say(
+            f"Note: {message}", style="yellow"
         )
         try:
             yield
@@ -63,9 +63,18 @@ def explained() -> Iterator[None]:
             else:
                 raise
             if verbosity.debug:
-                notes.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
-            notes.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+                say(traceback.format_exc())
+            say(message, style="red")
             raise typer.Exit(2) from error
+
+
+def say(message: str, *, style: str | None = None) -> None:
+    """A message on standard error, as it is: no markup, no line broken.
+
+    Example:
+        >>> say("[0, 1] are no markup.")
+    """
+    notes.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def say_written(paths: Iterable[Path]) -> None:
@@ -92,12 +101,8 @@ def say_labels(measurement: Measurement) -> None:
     """Tell which models' labels could not be matched with their classes."""
     for model in measurement.trained:
         if model.subject is not None and model.subject.labels.startswith("cannot"):
-            notes.print(
-                f"Note: no accuracy of {model.name}: labels {model.subject.labels}.",
-                style="yellow",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+            say(
+                f"Note: no accuracy of {model.name}: labels {model.subject.labels}.", style="yellow"
             )
 
 

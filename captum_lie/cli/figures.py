@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from captum_lie.cli import options as o
-from captum_lie.cli.console import explained, notes, say_written
+from captum_lie.cli.console import explained, say, say_written
+from captum_lie.cli.inputs import names_in
 from captum_lie.errors import InvalidValueError
 from captum_lie.results.cells import read_cells
 from captum_lie.show.figures import (
@@ -66,13 +67,9 @@ def figures(
         sweep = Sweep(read_cells(folder), options)
         out.mkdir(parents=True, exist_ok=True)
         written: list[Path] = []
-        wanted = [name.strip() for name in which.split(",") if name.strip()]
-        for drawn in draw_figures(sweep, wanted):
+        for drawn in draw_figures(sweep, names_in(which)):
             if drawn.missing:
-                notes.print(
-                    f"Left out {drawn.name}: {drawn.missing}.",
-                    style="yellow", markup=False, highlight=False, soft_wrap=True,
-                )  # fmt: skip
+                say(f"Left out {drawn.name}: {drawn.missing}.", style="yellow")
             else:
                 written += write_figure(drawn, out)
         if not written:

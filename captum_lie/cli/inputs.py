@@ -21,6 +21,16 @@ from captum_lie.studies.specs import candidates_from, parse_specs
 LARGEST_SIDE = 2**14
 
 
+def names_in(text: str) -> list[str]:
+    """Names with commas between.
+
+    Example:
+        >>> names_in("rotation, scale,")
+        ['rotation', 'scale']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def parse_groups(
     names: str, interpolation: InterpolationName, border: BorderName | None
 ) -> list[OneParameterGroup]:
@@ -34,7 +44,7 @@ def parse_groups(
         ['rotation', 'scale']
     """
     return get_groups(
-        "all" if names == "all" else [g.strip() for g in names.split(",") if g.strip()],
+        "all" if names == "all" else names_in(names),
         interpolation=interpolation.value,
         border=border.value if border else None,
     )
@@ -50,7 +60,7 @@ def parse_metrics(names: str) -> list[str]:
         >>> parse_metrics("lee,eq_t")
         ['eq_t']
     """
-    found = [name.strip() for name in names.split(",") if name.strip()]
+    found = names_in(names)
     for name in found:
         one_of("metric", name, ("lee", *METRIC_NAMES))
     return [name for name in found if name != "lee"]

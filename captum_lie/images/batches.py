@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 
 from captum_lie.errors import InvalidValueError
-from captum_lie.images.files import EXTENSIONS
 from captum_lie.images.sources import ImageFiles, ImageSource
 from captum_lie.images.view import View
-
-__all__ = ["EXTENSIONS", "Batches", "ImageFolder"]
 
 
 class Batches:

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie.errors import InvalidValueError
-from captum_lie.images import EXTENSIONS, ImageFolder, View, read_image
-
-__all__ = ["EXTENSIONS", "ImageFolder", "Normalized", "View", "read_image"]
+from captum_lie.images.view import View
 
 
 class Normalized(nn.Module):

@@ -1,4 +1,4 @@
-"""Pictures of a layerwise decomposition: along depth, and over the image."""
+"""Pictures of layers along depth: of a decomposition, and of sampled errors."""
 
 from __future__ import annotations
 

@@ -72,13 +72,13 @@ def audit_command(
       captum-lie audit model.onnx --images photos --quantize static
     """
     with explained(), extra():
-        from captum_lie_onnx.audit_settings import METRICS, AuditSettings
+        from captum_lie_onnx.audit_settings import AuditSettings
         from captum_lie_onnx.auditing import run_audit
         from captum_lie_onnx.cli.terminal import print_report
         from captum_lie_onnx.images import BUILTIN
         from captum_lie_onnx.inspection import inspect
         from captum_lie_onnx.limits import Limits
-        from captum_lie_onnx.thresholds import resolve_thresholds
+        from captum_lie_onnx.thresholds import METRICS, resolve_thresholds
 
         start = preset.value if preset else "quantized" if quantize else "export"
         limits = Limits(

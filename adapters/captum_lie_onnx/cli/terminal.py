@@ -9,11 +9,10 @@ from captum_lie.extending.commands import notes
 from captum_lie.metrics import MetricResult
 from captum_lie_onnx.audit_record import AuditRecord
 from captum_lie_onnx.behaviour import Behaviour
+from captum_lie_onnx.comparison import RATES
 from captum_lie_onnx.cpu import Capabilities
 
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-#: Rates, shown in per cent.
-_RATES = ("consistency", "changed_by_shift", "changed_by_rotation")
 #: What is shown of the curves: all of it is in the files.
 _SIZES = ("1 px", "4 px", "5 °", "15 °")
 
@@ -76,7 +75,7 @@ def _shown(behaviour: Behaviour) -> dict[str, MetricResult]:
 
 def _cell(result: MetricResult) -> str:
     """Value and standard error; a star where the method's own error is not small beside them."""
-    if result.metric in _RATES:
+    if result.metric in RATES:  # shown in per cent
         return f"{100 * result.value:.1f} ± {100 * result.stderr:.1f} %"
     return f"{result.value:.3g} ± {result.stderr:.1g}{' *' if _coarse(result) else ''}"
 

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from captum_lie.show.figures.style import CLASS_COLOURS, canvas, class_of, logarithmic
-from captum_lie.show.figures.sweep import NothingToDraw, Sweep, spread, weights_of
+from captum_lie.show.figures.style import CLASS_COLOURS, canvas, logarithmic
+from captum_lie.show.figures.sweep import NothingToDraw, Sweep, head_of, spread
 
 #: Bins of the angle, with as many images each.
 BINS = 5
@@ -39,8 +39,7 @@ def draw_angles(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
             parts.append(
                 pd.DataFrame(
                     {
-                        "model": cell.label, "images": cell.images, "class": class_of(cell.kind),
-                        "weights": weights_of(cell), "image": metric.index,
+                        **head_of(cell), "image": metric.index,
                         "angle": np.degrees(np.sqrt(square)), "error": metric.per_example,
                         "foretold": own * square,
                     }

@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from captum_lie.show.figures.style import KIND_COLOURS, canvas, kind_of, kinds_legend, logarithmic
+from captum_lie.show.figures.style import (
+    KIND_COLOURS,
+    bars,
+    canvas,
+    kind_of,
+    kinds_legend,
+    logarithmic,
+)
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep, tidy
 
 
@@ -54,8 +61,8 @@ def draw_gap(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
             colour = KIND_COLOURS[kind_of(row["kind"])]
             panel.errorbar(
                 row["lee_first"], row["lee_other"],
-                xerr=_bar(row["lee_first"], row["stderr_first"]),
-                yerr=_bar(row["lee_other"], row["stderr_other"]),
+                xerr=bars([row["lee_first"]], [row["stderr_first"]]),
+                yerr=bars([row["lee_other"]], [row["stderr_other"]]),
                 fmt="o", color=colour, elinewidth=0.35, markeredgewidth=0.6,
                 markerfacecolor=colour if row["weights"] == "trained" else "none",
             )  # fmt: skip
@@ -70,8 +77,3 @@ def draw_gap(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
         panel.set_title(f"larger on {name} for {above} of {len(part)} models")
     kinds_legend(figure, table)
     return figure, table
-
-
-def _bar(value: float, stderr: float) -> np.ndarray:
-    stderr = float(np.nan_to_num(stderr))
-    return np.array([[min(stderr, 0.9 * abs(value))], [stderr]])

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from captum_lie.results.averages import mean_and_stderr
 from captum_lie.results.rows import KINDS, Row
-from captum_lie.show.figures.style import CLASS_COLOURS, canvas, class_of, label_of
-from captum_lie.show.figures.sweep import NothingToDraw, Sweep, spread, weights_of
+from captum_lie.show.figures.style import CLASS_COLOURS, canvas, label_of
+from captum_lie.show.figures.sweep import NothingToDraw, Sweep, head_of, spread
 
 #: The paper's three normalisations of a squared error, and LEE's own decomposition.
 NORMALISATIONS = {"sum": "sum", "per_root_dim": "over √dim", "mean": "over dim"}
@@ -36,12 +36,11 @@ def draw_layers(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
         is the contribution itself over LEE.
     """
     rows = [
-        {"model": cell.label, "images": cell.images, "class": class_of(cell.kind),
-         "weights": weights_of(cell), "group": result.group, **one}
+        head_of(cell) | {"group": result.group} | one
         for cell, record in sweep.records()
         for result in record.layers
         for one in shares(result.rows, result.self_contributions, float(result.total.mean()))
-    ]  # fmt: skip
+    ]
     if not rows:
         raise NothingToDraw("LEE was not decomposed: sweep with --layers")
     table = pd.DataFrame(rows)
@@ -69,8 +68,7 @@ def draw_sampled(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     for cell, record in sweep.records():
         lee = next((r for r in record.layers if r.group == "translation_x"), None)
         for sampled in record.sampled:
-            head = {"model": cell.label, "images": cell.images, "class": class_of(cell.kind),
-                    "weights": weights_of(cell), "metric": sampled.metric}  # fmt: skip
+            head = head_of(cell) | {"metric": sampled.metric}
             leaves = [row for row in sampled.rows if row.is_leaf]
             chosen = [i for i, row in enumerate(sampled.rows) if row.is_leaf]
             for name, title in NORMALISATIONS.items():

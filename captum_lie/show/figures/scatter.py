@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 from captum_lie.show.figures.statistics import rank_correlation
 from captum_lie.show.figures.style import (
     KIND_COLOURS,
+    bars,
     canvas,
     kind_of,
     kinds_legend,
@@ -20,9 +19,6 @@ from captum_lie.show.figures.style import (
     logarithmic,
 )
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep, against_accuracy
-
-#: A panel: its title, and the rows that it shows.
-Panel = Callable[[Sweep], pd.DataFrame]
 
 
 def draw_accuracy(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
@@ -124,7 +120,7 @@ def points(axes: Axes, part: pd.DataFrame, colour: str, *, filled: bool) -> None
         part["accuracy"],
         part["value"],
         xerr=part["accuracy_stderr"].astype(float).fillna(0.0),
-        yerr=bars(part),
+        yerr=bars(part["value"], part["stderr"]),
         fmt="o",
         color=colour,
         ecolor=colour,
@@ -133,13 +129,6 @@ def points(axes: Axes, part: pd.DataFrame, colour: str, *, filled: bool) -> None
         markeredgewidth=0.6,
         zorder=3 if filled else 2,
     )
-
-
-def bars(part: pd.DataFrame) -> np.ndarray:
-    """Standard errors below and above that stay on a logarithmic axis, ``[2, n]``."""
-    value = part["value"].to_numpy(dtype=float)
-    stderr = np.nan_to_num(part["stderr"].to_numpy(dtype=float))
-    return np.stack([np.minimum(stderr, 0.9 * np.abs(value)), stderr])
 
 
 def _styles(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
@@ -169,7 +158,7 @@ def _by_family(axes: Axes, rows: pd.DataFrame, families: list[str]) -> None:
         axes.errorbar(
             part["value"],
             place[part.index],
-            xerr=bars(part),
+            xerr=bars(part["value"], part["stderr"]),
             fmt="o",
             color=colour,
             elinewidth=0.35,

@@ -11,6 +11,7 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
+from numpy.typing import ArrayLike
 
 #: Millimetres: a column of a paper.
 WIDTH = 85.0
@@ -78,6 +79,17 @@ def kinds_legend(figure: Figure, rows: pd.DataFrame) -> None:
     figure.legend(
         handles=handles, loc="outside upper center", ncols=4, columnspacing=1.0, handletextpad=0.2
     )
+
+
+def bars(values: ArrayLike, stderrs: ArrayLike) -> np.ndarray:
+    """Standard errors below and above that stay on a logarithmic axis, ``[2, n]``.
+
+    Example:
+        >>> bars([1.0, 2.0], [3.0, float("nan")]).tolist()
+        [[0.9, 0.0], [3.0, 0.0]]
+    """
+    reach = np.nan_to_num(np.asarray(stderrs, dtype=float))
+    return np.stack([np.minimum(reach, 0.9 * np.abs(np.asarray(values, dtype=float))), reach])
 
 
 def logarithmic(axis: XAxis | YAxis, values: Iterable[float]) -> None:

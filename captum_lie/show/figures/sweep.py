@@ -14,6 +14,7 @@ from captum_lie.results.cell import COLUMNS, Cell
 from captum_lie.results.cells import one_each
 from captum_lie.results.record import ModelRecord
 from captum_lie.show.figures.slices_file import Slice
+from captum_lie.show.figures.style import class_of
 
 
 class NothingToDraw(InvalidValueError):
@@ -108,6 +109,16 @@ def weights_of(cell: Cell) -> str:
     """Whether a cell's model had trained or random weights."""
     random = cell.model.endswith("@random") or cell.settings.get("pretrained") is False
     return "random" if random else "trained"
+
+
+def head_of(cell: Cell) -> dict[str, object]:
+    """How the rows of a model begin in the tables behind figures."""
+    return {
+        "model": cell.label,
+        "images": cell.images,
+        "class": class_of(cell.kind),
+        "weights": weights_of(cell),
+    }
 
 
 def against_accuracy(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
