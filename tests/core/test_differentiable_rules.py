@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -54,10 +54,20 @@ def check_tangents(function: Callable[[Tensor], Tensor], x: Tensor, tangents: Te
     output, rows = pushforward(function, (x,), (tangents,))
     torch.testing.assert_close(output, function(x.clone()), rtol=1e-9, atol=1e-10)
     with torch.no_grad():
-        expected = [torch.func.jvp(function, (x.clone(),), (t,))[1] for t in tangents]
+        expected = [reference(function, x.clone(), t) for t in tangents]
     torch.testing.assert_close(rows, expected, rtol=1e-9, atol=1e-10)
     assert torch.equal(x, x_before)
     assert torch.equal(tangents, tangents_before)
+
+
+def reference(function: Callable[[Tensor], Tensor], x: Tensor, tangent: Tensor) -> Tensor:
+    """PyTorch's own derivative; a case for which it has none is passed over."""
+    try:
+        return torch.func.jvp(function, (x,), (tangent,))[1]
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):  # group_norm, channels last, torch 2.6
+            raise
+        reject()
 
 
 def check_gradient(function: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor) -> None:

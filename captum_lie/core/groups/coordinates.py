@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 Direction = tuple[float, float, float, float, float, float]
+PixelRow = tuple[float, float, float]
 
 #: Names of the six fields that span aff(2), in the order of every direction and Gram matrix.
 BASIS: tuple[str, ...] = ("∂x", "∂y", "X∂x", "Y∂x", "X∂y", "Y∂y")
@@ -17,11 +18,17 @@ def pixel_matrix(direction: Direction, height: int, width: int) -> Tensor:
     ``(v_column, v_row, 0) = M (column, row, 1)``, with columns and rows counted from the image's
     centre. Isotropic coordinates make the linear part the same matrix in pixels as in [-1, 1]².
     """
+    rows = pixel_rows(direction, height, width)
+    return torch.tensor([*rows, (0, 0, 0)], dtype=torch.float64)
+
+
+def pixel_rows(direction: Direction, height: int, width: int) -> tuple[PixelRow, PixelRow]:
+    """The rows of :func:`pixel_matrix` for ``v_column`` and ``v_row``, as plain numbers.
+
+    A tensor made while torch.func differentiates need not give its numbers away (torch 2.6).
+    """
     dx, dy, xx, yx, xy, yy = direction
-    return torch.tensor(
-        [[xx, yx, dx * (width - 1) / 2], [xy, yy, dy * (height - 1) / 2], [0, 0, 0]],
-        dtype=torch.float64,
-    )
+    return (xx, yx, dx * (width - 1) / 2), (xy, yy, dy * (height - 1) / 2)
 
 
 def centred_pixels(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:

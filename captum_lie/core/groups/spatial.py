@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from captum_lie.core.groups.base import OneParameterGroup, parameter_of
-from captum_lie.core.groups.coordinates import Direction, centred_pixels, pixel_matrix
+from captum_lie.core.groups.coordinates import (
+    Direction,
+    centred_pixels,
+    pixel_matrix,
+    pixel_rows,
+)
 from captum_lie.core.resampling import (
     BORDERS,
     INTERPOLATIONS,
@@ -107,10 +112,10 @@ class SpatialGroup(OneParameterGroup):
             [-1, -2]
         """
         column, row = centred_pixels(height, width, device)
-        matrix = pixel_matrix(self.direction, height, width).tolist()
+        rows = pixel_rows(self.direction, height, width)
         return {
             dim: along_x * column + along_y * row + offset
-            for dim, (along_x, along_y, offset) in zip((-1, -2), matrix[:2], strict=True)
+            for dim, (along_x, along_y, offset) in zip((-1, -2), rows, strict=True)
             if along_x or along_y or offset
         }
 
