@@ -14,11 +14,11 @@ from captum_lie.core.captum_compat import Inputs, as_tuple
 from captum_lie.core.derivative import tangent_basis
 from captum_lie.core.differentiable import pushforward
 from captum_lie.core.differentiable.calling import inside, on_copied_buffers
+from captum_lie.core.groups import GroupLike, OneParameterGroup, get_groups
 from captum_lie.core.outputs import softmax
 from captum_lie.core.tangents import NoRule
 from captum_lie.core.validation import check_inputs, check_output, one_of
 from captum_lie.errors import UnsupportedModelError
-from captum_lie.groups import GroupLike, OneParameterGroup, get_groups
 
 Directions = Literal["all", "random"]
 Forward = Callable[..., Any]

@@ -37,6 +37,7 @@ MANY_PARAMETERS: dict[str, str] = {
     "adapters/captum_lie_onnx/exporting.py:export": "as torch.onnx.export, which it stands for",
     "captum_lie/cli/layers.py:layers": COMMAND,
     "captum_lie/cli/measure.py:measure_command": COMMAND,
+    "captum_lie/cli/rotated_digits.py:rotated_digits_command": COMMAND,
     "captum_lie/cli/sweep.py:sweep_command": COMMAND,
     "captum_lie/layerwise/error.py:LayerwiseEquivarianceError.attribute": CAPTUM,
 }

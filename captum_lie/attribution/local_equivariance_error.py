@@ -71,8 +71,9 @@ class LocalEquivarianceError(GradientAttribution):
         output_fn: applied to the output; softmax over dimension 1 by default, None for none.
         norm: ``"l2"`` is Eq. 4, the mean square; ``"l1"`` the mean absolute value, which the
             paper's released end-to-end script reports.
-        output_layout: ``"trivial"`` for class scores; ``"image"`` for dense outputs
-            ``[N, K, H', W']`` that should move with the input (``score`` and ``gram`` only).
+        output_layout: :data:`captum_lie.layouts.TRIVIAL` for class scores;
+            :data:`~captum_lie.layouts.NCHW`, or another layout with spatial axes, for dense outputs
+            that should move with the input (``score`` and ``gram`` only).
 
     Example:
         >>> from captum_lie import LocalEquivarianceError

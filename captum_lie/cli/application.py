@@ -18,6 +18,7 @@ from captum_lie.cli.figures import figures
 from captum_lie.cli.layers import layers
 from captum_lie.cli.measure import measure_command
 from captum_lie.cli.report import report
+from captum_lie.cli.rotated_digits import rotated_digits_command
 from captum_lie.cli.sweep import sweep_command
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.command()(layers)
 app.command()(report)
 app.command("sweep")(sweep_command)
 app.command()(figures)
+app.command("rotated-digits")(rotated_digits_command)
 for _entry in sorted(entry_points(group="captum_lie.commands")):
     app.command(_entry.name)(_entry.load())
 

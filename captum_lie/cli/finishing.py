@@ -12,6 +12,7 @@ from captum_lie.show.report import render_json, write_report
 
 #: What a report can be drawn from again.
 MEASUREMENT, LAYERS = "measurement.safetensors", "layers.safetensors"
+DIGITS = "digits.safetensors"
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from captum_lie.cli.console import explained, say_written
-from captum_lie.cli.finishing import LAYERS, MEASUREMENT, finish
+from captum_lie.cli.finishing import DIGITS, LAYERS, MEASUREMENT, finish
 from captum_lie.errors import InvalidValueError
-from captum_lie.results import Measurement, load, merge
+from captum_lie.results import DigitsStudy, Measurement, load, merge
+from captum_lie.show.digits import write_digits
 from captum_lie.show.layer_report import write_layer_report
 
 
@@ -19,8 +20,8 @@ def report(
         list[Path],
         typer.Argument(
             metavar="DIR...",
-            help="Folders that measure, demo or layers wrote; several are shards of one "
-            "measurement and are merged.",
+            help="Folders that measure, demo, layers or rotated-digits wrote; several "
+            "are shards of one measurement and are merged.",
         ),
     ],
     out: Annotated[
@@ -47,10 +48,12 @@ def report(
         out_folder = out
         measured = [folder for folder in folders if (folder / MEASUREMENT).is_file()]
         layered = [folder for folder in folders if (folder / LAYERS).is_file()]
-        if not measured and not layered:
+        digits = [folder for folder in folders if (folder / DIGITS).is_file()]
+        if not measured and not layered and not digits:
             raise InvalidValueError(
-                f"{', '.join(map(str, folders))}: neither {MEASUREMENT} nor {LAYERS} is there. "
-                "Give a folder that captum-lie measure, demo or layers wrote."
+                f"{', '.join(map(str, folders))}: neither {MEASUREMENT} nor {LAYERS} is there, "
+                f"nor {DIGITS}. Give a folder that captum-lie measure, demo, layers or "
+                "rotated-digits wrote."
             )
         out_folder.mkdir(parents=True, exist_ok=True)
         if measured:
@@ -59,3 +62,5 @@ def report(
             finish(whole, out_folder, json=json, raw_maps=raw_maps)
         for folder in layered:
             say_written(write_layer_report(load(folder / LAYERS, Measurement), out_folder))
+        for folder in digits:
+            say_written(write_digits(load(folder / DIGITS, DigitsStudy), out_folder))

@@ -24,7 +24,8 @@ from captum_lie.studies.sweeping import (
     submit,
     sweep,
 )
-from captum_lie.studies.sweeping.sweep import Again, preview
+from captum_lie.studies.sweeping.sweep import preview
+from captum_lie.studies.sweeping.work import Again
 
 
 def sweep_command(

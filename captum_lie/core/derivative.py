@@ -179,13 +179,6 @@ def derivatives_along(
     )
 
 
-def bind(
-    forward_func: ForwardFunc, output_fn: OutputFn | None, target: TargetType, args: object
-) -> Callable[..., Tensor]:
-    """The model as a function of its image inputs alone."""
-    return ModelFunction(forward_func, output_fn, target, args)
-
-
 def tangent_basis(
     groups: Sequence[OneParameterGroup],
 ) -> tuple[list[OneParameterGroup], Tensor | None]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import platform
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+
+from captum_lie.core.shared import Shared
 
 # <malloc.h>
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -17,9 +18,6 @@ _KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
 # Mapping as glibc sets it by itself once a buffer of 32 MB was freed. A quarter of a gigabyte stays
 # for the next call: the activations of an image and its tangents.
 _AFTERWARDS = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**28}
-
-_lock = threading.Lock()
-_depth = 0
 
 
 def _find_mallopt() -> Callable[[int, int], int] | None:
@@ -34,8 +32,7 @@ def _find_mallopt() -> Callable[[int, int], int] | None:
 _mallopt = _find_mallopt()
 
 
-@contextmanager
-def kept_buffers() -> Iterator[None]:
+def kept_buffers() -> AbstractContextManager[None]:
     """Freed memory stays with the process, however large the buffer; on leaving up to 256 MB of it.
 
     glibc maps every buffer over 32 MB afresh and returns the end of its heap whenever 64 MB are
@@ -46,23 +43,22 @@ def kept_buffers() -> Iterator[None]:
         >>> with kept_buffers():
         ...     buffer = bytearray(2**26)  # from the heap
     """
-    global _depth
-    if _mallopt is None:
-        yield
-        return
-    with _lock:
-        _depth += 1
-        if _depth == 1:
-            for option, value in _KEEPING.items():
-                _mallopt(option, value)
+    return nullcontext() if _mallopt is None else _kept
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    assert _mallopt is not None
+    for option, value in _KEEPING.items():
+        _mallopt(option, value)
     try:
         yield
     finally:
-        with _lock:
-            _depth -= 1
-            if _depth == 0:
-                for option, value in _AFTERWARDS.items():
-                    _mallopt(option, value)
+        for option, value in _AFTERWARDS.items():
+            _mallopt(option, value)
+
+
+_kept = Shared(_keeping)
 
 
 def lazy_clone(x: Tensor) -> Tensor:

@@ -130,12 +130,12 @@ def resample(
     pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
     first = height * width * torch.arange(n, device=x.device)[:, None, None]
     across = [
-        (_inside(column, width, border), weight.unsqueeze(-1))
+        (fold(column, width, border), weight.unsqueeze(-1))
         for column, weight in _taps(columns, dx, interpolation, x.dtype)
     ]
     result = x.new_zeros(n, height, width, channels)
     for row, row_weight in _taps(rows, dy, interpolation, x.dtype):
-        start = first + _inside(row, height, border) * width
+        start = first + fold(row, height, border) * width
         line = torch.zeros_like(result)
         for column, weight in across:
             values = pixels.index_select(0, (start + column).flatten()).view_as(result)
@@ -170,13 +170,22 @@ def _taps(
     ]
 
 
-def _inside(index: Tensor, size: int, border: Border) -> Tensor:
-    """Fold pixel indices back into ``0 .. size-1``; reflection is about the edge pixel's centre."""
+def fold(index: Tensor, size: int, border: str) -> Tensor:
+    """Pixel indices outside ``0 .. size-1`` by what they mean under a border rule.
+
+    ``"circular"`` wraps, ``"reflect"`` mirrors about the edge pixel's centre, and any other rule,
+    under which nothing is read there, gives the edge pixel.
+
+    Example:
+        >>> index = torch.arange(-2, 5)
+        >>> fold(index, 3, "reflect").tolist(), fold(index, 3, "zero").tolist()
+        ([2, 1, 0, 1, 2, 1, 0], [0, 0, 0, 1, 2, 2, 2])
+    """
     if border == "circular":
         return index.remainder(size)
-    if size == 1:
-        return torch.zeros_like(index)
-    return (size - 1) - (index.remainder(2 * (size - 1)) - (size - 1)).abs()
+    if border == "reflect" and size > 1:
+        return (size - 1) - (index.remainder(2 * (size - 1)) - (size - 1)).abs()
+    return index.clamp(0, size - 1)
 
 
 def harmonic_frequencies(size: int, device: torch.device) -> Tensor:

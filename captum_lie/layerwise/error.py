@@ -185,7 +185,7 @@ class LayerwiseEquivarianceError:
             function = ModelFunction(self.model, self.output_fn, chosen, args)
             parts.append(decompose(function, chunk, groups, question, first_index=first_index))
             first_index += len(chunk[0])
-        results = [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
+        results = [LayerwiseResult.concatenate(part) for part in zip(*parts, strict=True)]
         return results[0] if single else results
 
     def evaluate(
@@ -233,4 +233,4 @@ class LayerwiseEquivarianceError:
             parts.append(
                 self.attribute(images, resolved, measure, chosen, first_index=first, **options)
             )
-        return [LayerwiseResult.concatenate(list(part)) for part in zip(*parts, strict=True)]
+        return [LayerwiseResult.concatenate(part) for part in zip(*parts, strict=True)]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_lie.core.autodiff import unhooked
-from captum_lie.core.derivative import OutputFn, bind
+from captum_lie.core.derivative import ModelFunction, OutputFn
 from captum_lie.core.groups import OneParameterGroup
 from captum_lie.core.tangents import carried, derivatives_of
 from captum_lie.layerwise.evaluation import Evaluation, evaluated, leaves_of
@@ -157,7 +157,7 @@ def recorded(
         NoRule: tangents cannot be carried through an operation of the model.
     """
     with ExitStack() as hooks:
-        function = bind(model, output_fn, None, args)
+        function = ModelFunction(model, output_fn, args=args)
         recording = Recording(model, function, tuple(x.detach() for x in inputs), modules, hooks)
         if tangents is None:
             recording.evaluate(leaves_of(inputs), overrides)

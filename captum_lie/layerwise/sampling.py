@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_lie.core.loaders import over_batches
 from captum_lie.core.validation import check_eval_mode, check_images, one_of
 from captum_lie.errors import InvalidTypeError
-from captum_lie.layerwise.commuting import moved, sampled_errors
+from captum_lie.layerwise.commuting import sampled_errors
 from captum_lie.layerwise.evaluation import evaluated, leaves_of
 from captum_lie.layerwise.motions import METRICS, Motions, MotionsOptions
 from captum_lie.layerwise.tracing import Call, Overrides, check_overrides
@@ -28,8 +28,6 @@ from captum_lie.results.sampled import SampledResult
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-__all__ = ["LayerwiseSampledError", "moved"]
 
 
 class LayerwiseSampledError:

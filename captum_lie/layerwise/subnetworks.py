@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from captum_lie.core.autodiff import differentiable, double_backward
 from captum_lie.core.captum_compat import Inputs, as_tuple, batches, log_usage
-from captum_lie.core.derivative import bind
+from captum_lie.core.derivative import ModelFunction
 from captum_lie.core.groups import (
     DEFAULT_GROUP,
     GroupLike,
@@ -150,7 +150,7 @@ def head_errors(
         dims[call] += x.numel() // len(inputs[0])
 
     def evaluate(leaves: Tensors, read: OnBoundary) -> list[Call]:
-        function = bind(model, None, None, args)
+        function = ModelFunction(model, args=args)
         with evaluated(model, function, leaves, read, overrides=overrides) as evaluation:
             return evaluation.calls
 

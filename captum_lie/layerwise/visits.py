@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from captum_lie.core.autodiff import pushforward
 from captum_lie.core.captum_compat import TargetType, select_targets
-from captum_lie.core.derivative import bind
+from captum_lie.core.derivative import ModelFunction
 from captum_lie.core.groups import OneParameterGroup
 from captum_lie.core.memory import lazy_clone
 from captum_lie.errors import InvalidValueError
@@ -119,7 +119,7 @@ def visits_of(
 
         leaves = leaves_of(inputs)
         evaluation = evaluated(
-            root, bind(root, None, None, args), leaves, watch, overrides=overrides
+            root, ModelFunction(root, args=args), leaves, watch, overrides=overrides
         )
         output = select_targets(hooks.enter_context(evaluation).output, target)
         if output.numel() != len(inputs[0]):

@@ -22,6 +22,7 @@ from captum_lie.core.groups import Groups, OneParameterGroup, SpatialGroup, get_
 from captum_lie.core.resampling import Border, Interpolation
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidValueError
+from captum_lie.metrics.finite_groups import border_of, interpolation_of
 from captum_lie.metrics.settings import Evaluation, EvaluationOptions
 from captum_lie.metrics.streaming import (
     Block,
@@ -146,11 +147,11 @@ def finite_difference_lee(
                 np.concatenate(values[i]),
                 variant=group.name,
                 unit="mean square of the output per unit of t²",
-                border=group.rule[1] if isinstance(group, SpatialGroup) else "none",
+                border=border_of(group),
                 index=np.concatenate(index),
                 parameters={
                     "group": group.name,
-                    "interpolation": group.rule[0] if isinstance(group, SpatialGroup) else "none",
+                    "interpolation": interpolation_of(group),
                     "path": how.path,
                     "output_layout": str(how.layout),
                 },

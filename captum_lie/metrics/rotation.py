@@ -11,8 +11,8 @@ from math import pi, sqrt
 import torch
 from torch import Tensor
 
+from captum_lie.core.resampling import fold
 from captum_lie.core.validation import check_images, one_of
-from captum_lie.metrics.shifts import fold
 from captum_lie.metrics.sinc import (
     DEFAULT_KERNEL,
     SINC_BORDERS,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_lie.core.resampling import fold
 from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
 from captum_lie.results.metrics import Array
@@ -96,15 +97,6 @@ def _read(x: Tensor, index: list[int], dim: int) -> Tensor:
             parts.append(x.narrow(dim, first, 1).repeat_interleave(length, dim))
         start = end
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-
-def fold(index: Tensor, size: int, border: str) -> Tensor:
-    """Indices outside ``0 .. size-1`` by what they mean: wrapped, mirrored or (zero) clamped."""
-    if border == "circular":
-        return index.remainder(size)
-    if border == "reflect" and size > 1:
-        return (size - 1) - (index.remainder(2 * (size - 1)) - (size - 1)).abs()
-    return index.clamp(0, size - 1)
 
 
 def _indices(shift: Array, size: int, border: ShiftBorder, reach: int) -> tuple[Tensor, Tensor]:

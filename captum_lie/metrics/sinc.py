@@ -14,9 +14,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from captum_lie.core.resampling import fold
 from captum_lie.core.validation import check_images, one_of
 from captum_lie.errors import InvalidValueError
-from captum_lie.metrics.shifts import fold
 
 SincBorder = Literal["circular", "reflect", "zero"]
 SINC_BORDERS: tuple[SincBorder, ...] = get_args(SincBorder)

@@ -4,6 +4,7 @@ Records are saved and loaded (:func:`save`, :func:`load`), and shards of one mea
 together (:func:`merge`); :mod:`captum_lie.plotting` and ``captum-lie report`` draw them.
 """
 
+from captum_lie.results.digits import DigitsRun, DigitsScore, DigitsStudy
 from captum_lie.results.environment import Environment
 from captum_lie.results.layer_maps import LayerMap, leading_calls
 from captum_lie.results.layerwise import LayerwiseResult
@@ -17,6 +18,9 @@ from captum_lie.results.storage import load, save
 from captum_lie.results.subnetworks import SubnetworkResult
 
 __all__ = [
+    "DigitsRun",
+    "DigitsScore",
+    "DigitsStudy",
     "Environment",
     "LayerMap",
     "LayerwiseResult",

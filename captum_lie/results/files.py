@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it: it is never half-written."""
+    """Write a text file under a temporary name and rename it: it is never half-written.
+
+    Its content is on the disk before its name is: a machine that fails leaves no empty file.
+    """
     write_bytes_atomically(path, text.encode())
 
 
@@ -18,6 +21,8 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -77,7 +78,7 @@ class LayerwiseResult:
         return draw(self)
 
     @staticmethod
-    def concatenate(parts: list[LayerwiseResult]) -> LayerwiseResult:
+    def concatenate(parts: Sequence[LayerwiseResult]) -> LayerwiseResult:
         """Results of consecutive examples as one.
 
         Raises:

@@ -102,7 +102,8 @@ class LeeResult:
         """The images of several results, in order, as one.
 
         Raises:
-            ValueError: nothing to concatenate, or results of different groups.
+            ValueError: nothing to concatenate, or results of different groups, or some with a
+                control or Gram matrices and some without.
         """
         if not parts:
             raise InvalidValueError("No result to concatenate.")
@@ -111,14 +112,18 @@ class LeeResult:
         return LeeResult(
             parts[0].groups,
             torch.cat([p.lee for p in parts]),
-            _joined([p.control for p in parts]),
-            _joined([p.control_stderr for p in parts]),
-            _joined([p.grams for p in parts]),
+            _joined("control", [p.control for p in parts]),
+            _joined("standard error of the control", [p.control_stderr for p in parts]),
+            _joined("Gram matrix", [p.grams for p in parts]),
         )
 
 
-def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+def _joined(what: str, parts: Sequence[Tensor | None]) -> Tensor | None:
     present = [p for p in parts if p is not None]
+    if present and len(present) < len(parts):
+        raise InvalidValueError(
+            f"Only {len(present)} of {len(parts)} results have a {what}: measure all of them alike."
+        )
     return torch.cat(present) if present else None
 
 

@@ -129,7 +129,7 @@ def joined(parts: list[ModelRecord]) -> ModelRecord:
         parts[0],
         lee=LeeResult.concatenate(lee) if lee else None,
         metrics=MetricTable.concatenate(tables) if tables else None,
-        layers=tuple(LayerwiseResult.concatenate(list(of_one)) for of_one in layers),
+        layers=tuple(LayerwiseResult.concatenate(of_one) for of_one in layers),
         sampled=tuple(SampledResult.concatenate(of_one) for of_one in sampled),
         subnetworks=tuple(SubnetworkResult.concatenate(of_one) for of_one in heads),
         correct=_rows([p.correct for p in parts]),

@@ -15,6 +15,7 @@ from captum_lie.errors import DamagedFileError, InvalidValueError
 from captum_lie.layouts import Layout
 from captum_lie.results.cell import Cell, Facts
 from captum_lie.results.codec import Arrays, decode, encode, storable
+from captum_lie.results.digits import DigitsRun, DigitsScore, DigitsStudy
 from captum_lie.results.environment import Environment
 from captum_lie.results.files import write_bytes_atomically
 from captum_lie.results.layer_maps import LayerMap
@@ -34,8 +35,9 @@ R = TypeVar("R")
 HEADER = "captum-lie"
 
 for _kind in (
-    Cell, Environment, Facts, LayerMap, LayerwiseResult, LeeResult, Measurement,
-    MetricResult, ModelRecord, PrincipalDirections, Row, SampledResult, Section,
+    Cell, DigitsRun, DigitsScore, DigitsStudy, Environment, Facts, LayerMap,
+    LayerwiseResult, LeeResult, Measurement, MetricResult, ModelRecord, PrincipalDirections,
+    Row, SampledResult, Section,
     Subject, SubnetworkResult,
 ):  # fmt: skip
     storable(_kind)

@@ -4,6 +4,7 @@ from captum_lie.studies.candidates import Candidate, untrained_twin
 from captum_lie.studies.layers import LayerOptions, decompose
 from captum_lie.studies.measurement import Baselines, Options, measure
 from captum_lie.studies.preparation import Demands, prepare
+from captum_lie.studies.sweeping import sweep
 
 __all__ = [
     "Baselines",
@@ -14,5 +15,6 @@ __all__ = [
     "decompose",
     "measure",
     "prepare",
+    "sweep",
     "untrained_twin",
 ]

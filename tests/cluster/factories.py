@@ -16,7 +16,7 @@ def fine() -> nn.Module:
 
 
 def patient() -> nn.Module:
-    """Waits for ever the first time; notes the process that started it each time."""
+    """Waits for ever the first time; notes the process that forked it each time."""
     notes = Path(os.environ["NOTES"])
     first = not notes.exists()
     with notes.open("a") as file:

@@ -32,8 +32,9 @@ from captum_lie.studies.sweeping.grid import Grid, Task
 from captum_lie.studies.sweeping.job import Job, blank
 from captum_lie.studies.sweeping.part import Part
 from captum_lie.studies.sweeping.processes import stamp
+from captum_lie.studies.sweeping.starting import Process, Starter
 from captum_lie.studies.sweeping.store import Store
-from captum_lie.studies.sweeping.sweep import Again, Work
+from captum_lie.studies.sweeping.work import Again, Work
 from tests.cluster.running import FAST, factory, swept, until
 from tests.command_line import refused, run
 
@@ -171,6 +172,22 @@ def test_waiting_ends_with_the_cells_or_with_the_jobs(
     assert (tmp_path / "sweep.csv").exists()
 
 
+class Ending(Starter):
+    """Starts processes that somebody has told to end."""
+
+    def start(self, job: Job, log: Path) -> Process:
+        return self
+
+    def poll(self) -> int:
+        return -signal.SIGTERM
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.poll()
+
+    def send_signal(self, sig: int) -> None:
+        raise AssertionError("it has ended")
+
+
 @pytest.mark.parametrize("seconds", [0.1, None])
 def test_a_process_that_was_told_to_end_has_not_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
@@ -178,17 +195,10 @@ def test_a_process_that_was_told_to_end_has_not_failed(
     """Slurm signals every process of a job: a model's may end before the sweep has heard of it."""
     monkeypatch.setattr(processes, "GRACE", 0.5 if seconds is None else 30)
     whole, store, stop = grid("cnn"), Store(tmp_path), threading.Event()
-    ended = processes._End(-signal.SIGTERM, overdue=False)
-
-    def attempt(job: Job, log: Path, *_: object) -> tuple[list[Task], processes._End]:
-        log.touch()
-        return list(job.tasks), ended
-
-    monkeypatch.setattr(processes, "_attempt", attempt)
     if seconds is not None:
         threading.Timer(seconds, stop.set).start()
     job = Job(whole.tasks, whole.settings, Resources(), "cpu", tmp_path)
-    processes.run(job, store, stop, lambda task: None)
+    processes.run(job, store, stop, lambda task: None, Ending())
     found = store.read("cnn")
     if seconds is not None:
         assert found is None
@@ -235,14 +245,19 @@ def test_jobs_on_this_machine_give_what_a_sweep_gives(tmp_path: Path) -> None:
     assert (there / "sweep.csv").read_bytes() == (here / "sweep.csv").read_bytes()
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_job_told_to_checkpoint_is_started_again(tmp_path: Path) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
     options = ("--cluster", "local")
     code, said = swept(f"cnn,{factory('patient')}", out, *options, "--no-wait", notes=notes)
     assert code == 0, said
     until(notes.exists)
-    os.kill(int(notes.read_text()), signal.SIGUSR2)
+    os.kill(parent(int(notes.read_text())), signal.SIGUSR2)
     until(lambda: set(cells(out)) == {"cnn", "patient"})
     assert len(notes.read_text().splitlines()) == 2
     code, said = swept(f"cnn,{factory('patient')}", out, *options, notes=notes)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_lie.core.autodiff import differentiable
 from captum_lie.core.differentiable import Dual, pushforward
-from captum_lie.core.tangents import NoRule
+from captum_lie.core.tangents import NoRule, carried
 from tests.core.cases import constant
 from tests.core.test_differentiable_rules import check
 from tests.core.test_engine import REFUSED, RIGHT, random_tangents
@@ -165,6 +165,12 @@ def test_custom_functions_are_as_before() -> None:
     with pytest.raises(NoRule, match="ReverseOnly"):
         pushforward(Applied(ReverseOnly), (x,), (x[None],))
     assert torch.autograd.Function.__dict__["apply"] is original
+
+
+def test_custom_functions_are_refused_beside_an_evaluation_by_the_other_engine() -> None:
+    x = images()
+    with carried((x,), (x[None],)), pytest.raises(NoRule, match="ReverseOnly"):
+        pushforward(Applied(ReverseOnly), (x,), (x[None],))
 
 
 @pytest.mark.parametrize("name", ["resnet_smooth", "vit", "mixer"])

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from captum_lie.core.autodiff import differentiable
 from captum_lie.core.differentiable import pushforward
-from tests.core import cases
+from tests.core import cases, drawing
 from tests.core.cases import constant
-from tests.core.test_rules import ONE, few, points
+from tests.core.drawing import ONE, few, points
 
 STEP = 1e-6
 
@@ -109,14 +109,8 @@ def test_functions_of_one_tensor(name: str, point: Any) -> None:
 @few
 def test_in_place(name: str, point: Any, part: bool) -> None:
     """What is written to a view reaches its base, tangents too."""
-    x, tangents, layout = point
-
-    def function(x: Tensor) -> Tensor:
-        base = layout(x)
-        cases.IN_PLACE[name](base[:, :1] if part else base)
-        return base
-
-    check(function, x, tangents, smooth=name not in OVERWRITTEN)
+    x, tangents, _ = point
+    check(drawing.in_place(name, point, part=part), x, tangents, smooth=name not in OVERWRITTEN)
 
 
 @pytest.mark.parametrize("name", cases.TWO)
@@ -124,40 +118,13 @@ def test_in_place(name: str, point: Any, part: bool) -> None:
 @given(point=points(), data=st.data())
 @few
 def test_functions_of_two_tensors(name: str, moving: str, point: Any, data: Any) -> None:
-    """With broadcasting of either to either."""
-    x, tangents, layout = point
-    n, c, h, w = x.shape
-    shapes = [(n, c, h, w), (c, 1, 1), (w,), (n, 1, h, 1), (1, 1), (2, 1, 1, 1, 1), ()]
-    shape = data.draw(st.sampled_from(shapes[:5] if name == "where" else shapes))
-    swap = data.draw(st.booleans())
-
-    def function(x: Tensor) -> Tensor:
-        a: Any = layout(x) if moving != "second" else constant(*x.shape, seed=5)
-        b: Any = constant(*shape, seed=6)
-        if moving != "first":
-            b = b * x.flatten()[0] + x.mean()
-        return cases.TWO[name](*((b, a) if swap else (a, b)))
-
-    check(function, x, tangents)
+    x, tangents, _ = point
+    check(drawing.of_two(name, moving, point, data), x, tangents)
 
 
 @pytest.mark.parametrize("case", [cases.convolution, cases.attention, cases.multihead])
 @given(point=points(), data=st.data())
 @settings(few, max_examples=20)
 def test_with_options(case: cases.Case, point: Any, data: Any) -> None:
-    x, tangents, layout = point
-    drawn: list[Any] = []
-
-    def function(x: Tensor) -> Tensor:
-        """The same draws at every evaluation."""
-        queue = iter(drawn.copy())
-        return case(layout(x), lambda strategy: next(queue, None) if drawn else draw(strategy))
-
-    def draw(strategy: Any) -> Any:
-        fresh.append(data.draw(strategy))
-        return fresh[-1]
-
-    fresh: list[Any] = []
-    function(x)
-    drawn = fresh
-    check(function, x, tangents)
+    x, tangents, _ = point
+    check(drawing.with_options(case, point, data), x, tangents)

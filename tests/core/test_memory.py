@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 
 import pytest
 
@@ -58,5 +59,4 @@ def test_restored_after_an_error_and_by_the_last_thread(calls: list[tuple[int, i
 
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_mallopt", None)
-    with kept_buffers():
-        assert memory._depth == 0
+    assert isinstance(kept_buffers(), nullcontext)

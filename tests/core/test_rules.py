@@ -7,31 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_lie.core.autodiff import differentiable
 from captum_lie.core.tangents import fallbacks, pushforward
-from tests.core import cases
-from tests.core.cases import Draw, constant
-
-few = settings(
-    max_examples=4,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "contiguous": lambda x: x * 1,
-    "channels last": lambda x: (x * 1).contiguous(memory_format=torch.channels_last),
-    "transposed": lambda x: (x.mT.contiguous() * 1).mT,
-    "batch last": lambda x: (x.movedim(0, -1).contiguous() * 1).movedim(-1, 0),
-    "every other": lambda x: torch.stack([x, -x], -1).flatten(-2)[..., ::2],
-}
+from tests.core import cases, drawing
+from tests.core.cases import constant
+from tests.core.drawing import ONE, few, points
 
 # Left to PyTorch's forward mode of the operation, which is right and rarely needed.
 WITHOUT_RULE = {
@@ -63,30 +47,6 @@ def check(value: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor) -> Non
     assert torch.equal(tangents, tangents_before)
 
 
-@st.composite
-def points(draw: Draw) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-    """An image batch, its tangents, and a layout of memory to bring it to."""
-    shape = [draw(st.integers(1, 3)) for _ in range(2)] + [draw(st.integers(2, 5)) for _ in "hw"]
-    count, seed = draw(st.integers(1, 3)), draw(st.integers(0, 1000))
-    layout = LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))]
-    return constant(*shape, seed=seed), constant(count, *shape, seed=seed + 1), layout
-
-
-ONE = {
-    f"{kind}: {name}": function
-    for kind, table in {
-        "activation": cases.ACTIVATIONS,
-        "product": cases.PRODUCTS,
-        "shape": cases.SHAPES,
-        "reduction": cases.REDUCTIONS,
-        "norm": cases.NORMS,
-        "convolution": cases.CONVOLUTIONS,
-        "pool": cases.POOLS,
-    }.items()
-    for name, function in table.items()
-}
-
-
 @pytest.mark.parametrize("name", ONE)
 @given(point=points())
 @few
@@ -100,14 +60,8 @@ def test_functions_of_one_tensor(name: str, point: Any) -> None:
 @few
 def test_in_place(name: str, point: Any, part: bool) -> None:
     """What is written to a view reaches its base, tangents too."""
-    x, tangents, layout = point
-
-    def function(x: Tensor) -> Tensor:
-        base = layout(x)
-        cases.IN_PLACE[name](base[:, :1] if part else base)
-        return base
-
-    check(function, x, tangents)
+    x, tangents, _ = point
+    check(drawing.in_place(name, point, part=part), x, tangents)
 
 
 @pytest.mark.parametrize("name", cases.TWO)
@@ -115,21 +69,8 @@ def test_in_place(name: str, point: Any, part: bool) -> None:
 @given(point=points(), data=st.data())
 @few
 def test_functions_of_two_tensors(name: str, moving: str, point: Any, data: Any) -> None:
-    """With broadcasting of either to either."""
-    x, tangents, layout = point
-    n, c, h, w = x.shape
-    shapes = [(n, c, h, w), (c, 1, 1), (w,), (n, 1, h, 1), (1, 1), (2, 1, 1, 1, 1), ()]
-    shape = data.draw(st.sampled_from(shapes[:5] if name == "where" else shapes))
-    swap = data.draw(st.booleans())
-
-    def function(x: Tensor) -> Tensor:
-        a: Any = layout(x) if moving != "second" else constant(*x.shape, seed=5)
-        b: Any = constant(*shape, seed=6)
-        if moving != "first":
-            b = b * x.flatten()[0] + x.mean()
-        return cases.TWO[name](*((b, a) if swap else (a, b)))
-
-    check(function, x, tangents)
+    x, tangents, _ = point
+    check(drawing.of_two(name, moving, point, data), x, tangents)
 
 
 @pytest.mark.parametrize("name", ["add", "sub", "rsub", "mul", "div"])
@@ -146,22 +87,8 @@ def test_numbers(name: str, point: Any, number: Any) -> None:
 @given(point=points(), data=st.data())
 @settings(few, max_examples=40)
 def test_with_options(case: cases.Case, point: Any, data: Any) -> None:
-    x, tangents, layout = point
-    drawn: list[Any] = []
-
-    def function(x: Tensor) -> Tensor:
-        """The same draws at every evaluation."""
-        queue = iter(drawn.copy())
-        return case(layout(x), lambda strategy: next(queue, None) if drawn else draw(strategy))
-
-    def draw(strategy: Any) -> Any:
-        fresh.append(data.draw(strategy))
-        return fresh[-1]
-
-    fresh: list[Any] = []
-    function(x)
-    drawn = fresh
-    check(function, x, tangents)
+    x, tangents, _ = point
+    check(drawing.with_options(case, point, data), x, tangents)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

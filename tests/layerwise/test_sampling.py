@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_lie.examples import load_images, load_model
 from captum_lie.layerwise import LayerwiseSampledError
-from captum_lie.layerwise.sampling import moved
+from captum_lie.layerwise.commuting import moved
 from captum_lie.layouts import UNKNOWN, Layout
 from captum_lie.metrics import SincKernel, bandlimit, fractional_shift, rotate
 from captum_lie.metrics.sampling import Sampling

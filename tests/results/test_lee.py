@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,6 +61,17 @@ def test_parts_make_the_whole() -> None:
         LeeResult.concatenate([])
     with pytest.raises(ValueError, match="different groups"):
         LeeResult.concatenate([result(1), LeeResult(("a",), torch.ones(1, 1))])
+
+
+def test_parts_that_were_measured_differently_make_no_whole() -> None:
+    """One image with a control would else stand for all."""
+    whole = result(1)
+    for lacking, what in (
+        (replace(whole, control=None, control_stderr=None), "1 of 2 results have a control"),
+        (replace(whole, grams=None), "Gram matrix"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            LeeResult.concatenate([whole, lacking])
 
 
 def test_without_a_control_nothing_is_relative() -> None:

@@ -70,3 +70,18 @@ def counted() -> nn.Module:
         file.write("made\n")
     time.sleep(float(os.environ.get("COUNTED_SECONDS", "0")))
     return fine()
+
+
+def lingers() -> nn.Module:
+    """Notes its process and the one that started it, and waits for ever."""
+    Path(os.environ["COUNTED"]).write_text(f"{os.getpid()} {os.getppid()}\n")
+    return sleeps()
+
+
+def meddles() -> nn.Module:
+    """Changes what a process shares with all that it computes, and minds if somebody had before."""
+    assert torch.get_default_dtype() == torch.float32
+    assert "MEDDLED" not in os.environ
+    torch.set_default_dtype(torch.float64)
+    os.environ["MEDDLED"] = "yes"
+    return fine().float()

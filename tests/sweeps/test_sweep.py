@@ -6,13 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from captum_lie.results.cell import Cell
+from captum_lie.studies import Demands
+from captum_lie.studies.sources import find_images
+from captum_lie.studies.specs import candidates_from, parse_spec
+from captum_lie.studies.sweeping.job import Job, facts_of
 from captum_lie.studies.sweeping.store import Store
 from tests.command_line import refused, run
 
@@ -65,6 +72,14 @@ def test_a_sweep_gives_what_measure_gives(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert models["img_size"].tolist() == [32, 32]
     assert models["kind"].tolist() == ["modern CNN", "transformer"]
+
+
+@pytest.mark.parametrize(("size", "shown"), [(None, 32), ((40, 48), 48)])
+def test_a_models_size_is_that_of_the_images_it_was_shown(
+    size: tuple[int, int] | None, shown: int
+) -> None:
+    (cnn,) = candidates_from([parse_spec("cnn")])
+    assert facts_of(cnn, find_images("builtin", 1), Demands(size)).img_size == shown
 
 
 @pytest.mark.slow
@@ -181,6 +196,34 @@ def test_a_dry_run_computes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_what_cannot_be_had_is_known_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "good.png")
+    (photos / "broken.png").write_bytes((photos / "good.png").read_bytes()[:-20])
+    catalogue = SimpleNamespace(
+        lists=(), expand=lambda _: None, describe=lambda _: None,
+        missing=lambda name: "they are lost" if name == "zoo:lost" else None,
+    )  # fmt: skip
+    monkeypatch.setattr("captum_lie.studies.sweeping.listing._catalogues", lambda: [catalogue])
+
+    def at_work(job: Job, store: Store, stop: threading.Event, *_: object) -> None:
+        (lost,) = store.everything()
+        assert (lost.label, lost.status, lost.cause) == ("zoo:lost", "failed", "they are lost")
+        stop.set()
+
+    monkeypatch.setattr("captum_lie.studies.sweeping.work.run", at_work)
+    call = ("sweep", "--models", "cnn,zoo:lost", "--images", f"test={photos}", "--out", out)
+    dry = run(*call, "--dry-run")
+    assert "Would fail: zoo:lost: they are lost" in dry.stdout
+    assert "test: 1 of 2 files are not readable images" in " ".join(dry.output.split())
+    result = run(*call)
+    assert result.exit_code == 1, result.output
+    assert "1 cells, 1 computed now, 1 failed, 1 missing" in result.output
+
+
 def test_wrong_use_is_said_before_the_work(tmp_path: Path) -> None:
     models = tmp_path / "models.txt"
     models.write_text("cnn  # ours\n\nvit\n")
@@ -204,6 +247,12 @@ def test_wrong_use_is_said_before_the_work(tmp_path: Path) -> None:
     assert "There is no folder nowhere" in said("--images", "nowhere")
     assert "There is no file lost.pth" in said("--models", "cnn@lost.pth")
     assert "shard is written I/N" in said("--shard", "3")
+    assert "There is no device 'cuda:99' here: choose among cpu" in said("--device", "cuda:99")
+    assert "'gpu' is no device" in said("--device", "gpu")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_text("no picture")
+    assert "photos: none of the 1 files is an image" in said("--images", f"photos={photos}")
     assert "'lie' is not a metric" in said("--metrics", "lie") or "lie" in said("--metrics", "lie")
     file = tmp_path / "file"
     file.write_text("")

@@ -23,9 +23,9 @@ class TimmCatalogue:
 
     Example:
         >>> [model.name for model in TimmCatalogue().expand("timm:resnet1*t")]
-        ['resnet10t=timm:resnet10t', 'resnet14t=timm:resnet14t']
+        ['resnet10t=timm:resnet10t.c3_in1k', 'resnet14t=timm:resnet14t.c3_in1k']
         >>> TimmCatalogue().describe("timm:resnet10t")
-        Listed(name='timm:resnet10t', family='resnet', kind='modern CNN')
+        Listed(name='timm:resnet10t.c3_in1k', family='resnet', kind='modern CNN')
     """
 
     @property
@@ -38,23 +38,30 @@ class TimmCatalogue:
             return [Listed(_labelled(e.name), e.family, e.kind) for e in collection(name)]
         if name.startswith(PREFIX) and any(c in name for c in "*?["):
             fitting = timm.list_models(name.removeprefix(PREFIX))
-            return [Listed(_labelled(n), family_of(n), kind_of(n)) for n in fitting]
+            return [
+                Listed(f"{n}={PREFIX}{_with_tag(n)}", family_of(n), kind_of(n)) for n in fitting
+            ]
         return None
 
     def describe(self, name: str) -> Listed | None:
-        """Family and kind of a timm model, by its name with or without the prefix."""
+        """Family and kind of a timm model, by its name with or without the prefix.
+
+        Its name gets the tag of the weights that this version of timm loads for it.
+        """
         plain = name.removeprefix(PREFIX)
         if plain.startswith(imagenet.PREFIX):
             plain = f"tf_{plain.removeprefix(imagenet.PREFIX)}"
         if not timm.is_model(plain.partition(".")[0]):
             return None
-        return Listed(name, family_of(plain), kind_of(plain))
+        full = name if imagenet.PREFIX in name else name.replace(plain, _with_tag(plain))
+        return Listed(full, family_of(plain), kind_of(plain))
 
     def missing(self, name: str) -> str | None:
         """Why a model's weights cannot be had, where that is known without asking the network."""
         plain = name.removeprefix(PREFIX)
         if not timm.is_model(plain.partition(".")[0]):
-            return None
+            own = name.startswith(PREFIX) and ":" not in plain
+            return f"timm {timm.__version__} has no model {plain}" if own else None
         config = timm.get_pretrained_cfg(plain, allow_unregistered=True)
         if config is None or not config.has_weights:
             return f"timm has no weights for {plain}: add @random for random ones"
@@ -65,6 +72,12 @@ class TimmCatalogue:
         if any(isinstance(path, str) for path in cached):
             return None
         return f"offline, and the weights {config.hf_hub_id} are not in the hub's cache"
+
+
+def _with_tag(name: str) -> str:
+    """A model's name with the tag of its default weights, where it has some."""
+    config = None if "." in name else timm.get_pretrained_cfg(name)
+    return f"{name}.{config.tag}" if config is not None and config.has_weights else name
 
 
 def _labelled(name: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_lie.core.differentiable.registry import rule_of
+from captum_lie.core.tangents.nesting import members, replaced
 from captum_lie.core.tangents.registry import NoRule
 
 Tangents = tuple[Tensor, ...]
@@ -96,7 +97,7 @@ class Dual(Tensor):
         kwargs = kwargs or {}
         if not all(x.run.alive for x in duals((args, kwargs))):
             # What a model kept from an earlier evaluation is a constant now.
-            args, kwargs = replaced((args, kwargs), _settled)
+            args, kwargs = replaced((args, kwargs), Dual, _settled)
             return func(*args, **kwargs)
         with run_of((args, kwargs)).recording():
             return rule_of(func)(*args, **kwargs)
@@ -149,13 +150,7 @@ def _no_views() -> Any:
 
 def duals(arguments: Any) -> list[Dual]:
     """All duals among nested arguments, in order."""
-    if isinstance(arguments, Dual):
-        return [arguments]
-    if isinstance(arguments, dict):
-        arguments = arguments.values()
-    elif not isinstance(arguments, list | tuple):
-        return []
-    return [dual for x in arguments for dual in duals(x)]
+    return members(arguments, Dual)
 
 
 def run_of(arguments: Any) -> Run:
@@ -170,17 +165,6 @@ def run_of(arguments: Any) -> Run:
     return runs.pop()
 
 
-def replaced(arguments: Any, replace: Any) -> Any:
-    """Nested arguments with ``replace(dual)`` in place of every dual."""
-    if isinstance(arguments, Dual):
-        return replace(arguments)
-    if isinstance(arguments, list | tuple):
-        return type(arguments)(replaced(x, replace) for x in arguments)
-    if isinstance(arguments, dict):
-        return {name: replaced(x, replace) for name, x in arguments.items()}
-    return arguments
-
-
 def primal(arguments: Any) -> Any:
     """Nested arguments without their tangents."""
-    return replaced(arguments, lambda x: x.primal)
+    return replaced(arguments, Dual, lambda x: x.primal)

@@ -9,9 +9,19 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from captum_lie.core.differentiable.dual import Dual, below, duals, primal, replaced, run_of
-from captum_lie.core.differentiable.registry import Rule, resolver
-from captum_lie.core.tangents.registry import NoRule, Operation, aten, is_mutating, is_view
+from captum_lie.core.differentiable.dual import Dual, below, duals, primal, run_of
+from captum_lie.core.differentiable.registry import resolver
+from captum_lie.core.tangents.nesting import replaced
+from captum_lie.core.tangents.registry import (
+    NoRule,
+    Operation,
+    Rule,
+    aten,
+    functional_of,
+    is_mutating,
+    is_view,
+    refuse,
+)
 
 # Views of bytes, rather than of elements, mean something else for each tensor.
 _BY_MEMORY = {aten.as_strided.default, aten.as_strided_.default, aten.view.dtype}
@@ -28,34 +38,17 @@ def resolve(operation: Operation) -> Rule:
         return partial(_taken_apart, operation)
     # Others than PyTorch's own may have no derivative and not say so.
     if operation.namespace != "aten" or operation in _BY_MEMORY:
-        return partial(_refuse, operation)
+        return partial(refuse, operation)
     if is_mutating(operation):
-        functional = _functional(operation)
-        return partial(_refuse, operation) if functional is None else partial(in_place, functional)
+        functional = functional_of(operation)
+        return partial(refuse, operation) if functional is None else partial(in_place, functional)
     return partial(linear if is_view(operation) else by_reverse_mode, operation)
-
-
-def _refuse(operation: Operation, *_: Any, **__: Any) -> Any:
-    raise NoRule(f"{operation} has no rule")
 
 
 def _taken_apart(operation: Operation, *args: Any, **kwargs: Any) -> Any:
     with below(run_of((args, kwargs))):
         result = operation.decompose(*args, **kwargs)
     return by_reverse_mode(operation, *args, **kwargs) if result is NotImplemented else result
-
-
-def _functional(operation: Operation) -> Operation | None:
-    """The operation that ``operation`` (``relu_``) does in place (``relu``)."""
-    name = operation._schema.name.removeprefix("aten::")
-    packet = getattr(aten, name.removesuffix("_"), None)
-    if not name.endswith("_") or packet is None:
-        return None
-    takes = [(a.name, str(a.type)) for a in operation._schema.arguments]
-    for functional in (getattr(packet, overload) for overload in packet.overloads()):
-        if [(a.name, str(a.type)) for a in functional._schema.arguments] == takes:
-            return functional
-    return None
 
 
 def in_place(functional: Operation, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -110,7 +103,7 @@ def by_reverse_mode(operation: Operation, *args: Any, **kwargs: Any) -> Any:
     with torch.enable_grad():
         leaves = {id(x): _differentiable(x.primal, recording) for x in moving}
         leaf = lambda x: leaves.get(id(x), x.primal)  # noqa: E731
-        outputs = operation(*replaced(args, leaf), **replaced(kwargs, leaf))
+        outputs = operation(*replaced(args, Dual, leaf), **replaced(kwargs, Dual, leaf))
         values = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
         reached = [i for i, y in enumerate(values) if isinstance(y, Tensor) and y.requires_grad]
         try:

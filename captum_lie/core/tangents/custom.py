@@ -1,8 +1,7 @@
-"""Functions that bring their own derivative, which the engine must not see through."""
+"""Functions that bring their own derivative, which the engines must not see through."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,14 +9,14 @@ from typing import Any
 import torch.utils.checkpoint
 from torch.autograd import Function
 
+from captum_lie.core.shared import Shared
 from captum_lie.core.tangents.registry import NoRule
 
 #: Checkpoints pass their inputs through it, in some versions of PyTorch; it has no derivative.
 _SAVES_INPUTS = getattr(torch.utils.checkpoint, "_NoopSaveInputs", None)
 
-_lock = threading.Lock()
-_depth = 0
-_original: Any = None
+#: The classes that are refused now, each as often as there are scopes that refuse it.
+_refused: list[type] = []
 
 
 @contextmanager
@@ -28,24 +27,29 @@ def refused(kind: type) -> Iterator[None]:
     whatever its forward pass does. Calls with other arguments, from other threads say, go on as
     ever.
     """
-    global _depth, _original
-    with _lock:
-        if _depth == 0:
-            _original = original = Function.__dict__["apply"]
+    with _watched:
+        _refused.append(kind)
+        try:
+            yield
+        finally:
+            _refused.remove(kind)
 
-            def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-                given = (*args, *kwargs.values())
-                if cls is not _SAVES_INPUTS and any(isinstance(x, kind) for x in given):
-                    raise NoRule(f"{cls.__name__} has a derivative of its own")
-                return original.__get__(None, cls)(*args, **kwargs)
 
-            Function.apply = classmethod(apply)
-        _depth += 1
+@contextmanager
+def _watching() -> Iterator[None]:
+    original = Function.__dict__["apply"]
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        given, kinds = (*args, *kwargs.values()), tuple(_refused)
+        if cls is not _SAVES_INPUTS and any(isinstance(x, kinds) for x in given):
+            raise NoRule(f"{cls.__name__} has a derivative of its own")
+        return original.__get__(None, cls)(*args, **kwargs)
+
+    Function.apply = classmethod(apply)
     try:
         yield
     finally:
-        with _lock:
-            _depth -= 1
-            if _depth == 0:
-                Function.apply = _original
-                _original = None
+        Function.apply = original
+
+
+_watched = Shared(_watching)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
+from captum_lie.core.tangents.nesting import members, replaced
 from captum_lie.core.tangents.registry import NoRule, is_mutating, rule_of
 
 
@@ -64,7 +65,8 @@ class Dual(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if _met(args) == "ended":
-            return func(*_settled(args), **_settled(kwargs or {}))
+            args, kwargs = replaced((args, kwargs or {}), Dual, _settled)
+            return func(*args, **kwargs)
         apply = rule_of(func)
         result = apply(*args, **kwargs) if kwargs else apply(*args)
         if args and result is args[0] and isinstance(result, Dual) and not is_mutating(func):
@@ -93,15 +95,9 @@ def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:
     return run
 
 
-def _settled(arguments: Any) -> Any:
+def _settled(x: Dual) -> Tensor:
     """What a model kept from an earlier evaluation is a constant now."""
-    if isinstance(arguments, Dual):
-        return arguments if arguments.run.alive else arguments.stack[0]
-    if isinstance(arguments, list | tuple):
-        return type(arguments)(_settled(x) for x in arguments)
-    if isinstance(arguments, dict):
-        return {name: _settled(x) for name, x in arguments.items()}
-    return arguments
+    return x if x.run.alive else x.stack[0]
 
 
 def primal(x: Any) -> Any:
@@ -111,13 +107,7 @@ def primal(x: Any) -> Any:
 
 def primals(arguments: Any) -> Any:
     """:func:`primal` of everything in nested lists, tuples and dictionaries."""
-    if isinstance(arguments, Dual):
-        return arguments.stack[0]
-    if isinstance(arguments, list | tuple):
-        return type(arguments)(primals(x) for x in arguments)
-    if isinstance(arguments, dict):
-        return {name: primals(x) for name, x in arguments.items()}
-    return arguments
+    return replaced(arguments, Dual, primal)
 
 
 def run_of(arguments: Any) -> Run:
@@ -129,13 +119,7 @@ def run_of(arguments: Any) -> Run:
 
 def duals(arguments: Any) -> list[Dual]:
     """All duals among nested arguments, in order."""
-    if isinstance(arguments, Dual):
-        return [arguments]
-    if isinstance(arguments, dict):
-        arguments = arguments.values()
-    elif not isinstance(arguments, list | tuple):
-        return []
-    return [dual for x in arguments for dual in duals(x)]
+    return members(arguments, Dual)
 
 
 def axis(dim: int, x: Tensor) -> int:
@@ -153,11 +137,7 @@ def aligned(x: Dual, ndim: int, dtype: torch.dtype | None = None) -> Tensor:
     """The stack, such that it broadcasts against tensors of ``ndim`` axes as the tensor does."""
     stack = x.stack
     if x.ndim < ndim:
-        stack = (
-            stack.view(len(stack), *[1] * (ndim - x.ndim), *x.shape)
-            if (stack.is_contiguous())
-            else stack.reshape(len(stack), *[1] * (ndim - x.ndim), *x.shape)
-        )
+        stack = stack.reshape(len(stack), *[1] * (ndim - x.ndim), *x.shape)
     return stack if dtype is None or stack.dtype == dtype else stack.to(dtype)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, Run, duals, primals, run_of
+from captum_lie.core.tangents.nesting import replaced
 from captum_lie.core.tangents.registry import NoRule, Operation, is_mutating, is_view
 
 _one_at_a_time = threading.RLock()  # PyTorch has one level of forward mode for all threads
@@ -42,7 +43,7 @@ def by_forward_mode(operation: Operation, args: Any, kwargs: Any) -> Any:
             for i in range(1, run.rows):
                 with _one_at_a_time, forward_ad.dual_level():
                     pair = lambda x, i=i: forward_ad.make_dual(x.stack[0], x.stack[i])  # noqa: E731
-                    outputs = operation(*_replaced(args, pair), **_replaced(kwargs, pair))
+                    outputs = operation(*replaced(args, Dual, pair), **replaced(kwargs, Dual, pair))
                     several = isinstance(outputs, list | tuple)
                     parts = [_unpacked(x) for x in (outputs if several else [outputs])]
                 results = [part[0] for part in parts]
@@ -71,16 +72,6 @@ def _joined(result: Any, tangents: list[Any], run: Run) -> Any:
     return Dual(torch.stack([result, *(zero if t is None else t for t in tangents)]), run)
 
 
-def _replaced(arguments: Any, replace: Callable[[Dual], Tensor]) -> Any:
-    if isinstance(arguments, Dual):
-        return replace(arguments)
-    if isinstance(arguments, list | tuple):
-        return type(arguments)(_replaced(x, replace) for x in arguments)
-    if isinstance(arguments, dict):
-        return {name: _replaced(x, replace) for name, x in arguments.items()}
-    return arguments
-
-
 def by_vmap(operation: Operation, args: Any, kwargs: Any) -> Any:
     """A linear operation of all its moving arguments at once: itself, on every row of the stack."""
     run = run_of((args, kwargs))
@@ -88,9 +79,8 @@ def by_vmap(operation: Operation, args: Any, kwargs: Any) -> Any:
 
     def one(*rows: Tensor) -> Any:
         queue = iter(rows)
-        return operation(
-            *_replaced(args, lambda _: next(queue)), **_replaced(kwargs, lambda _: next(queue))
-        )
+        own_args, own_kwargs = replaced((args, kwargs), Dual, lambda _: next(queue))
+        return operation(*own_args, **own_kwargs)
 
     with outside(run):
         result = torch.func.vmap(one)(*(x.stack for x in moving))

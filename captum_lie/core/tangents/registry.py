@@ -1,56 +1,42 @@
-"""The table of rules, from ATen operations to functions of their arguments."""
+"""The rules of this engine (``rules/``), and what schemas say of operations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-Operation = Any  # torch._ops.OpOverload
-Rule = Callable[..., Any]
-R = TypeVar("R", bound=Rule)
+from captum_lie.core.tangents.table import Operation, Rule, RuleTable
+
+__all__ = [
+    "RULES",
+    "NoRule",
+    "Operation",
+    "Rule",
+    "aten",
+    "functional_of",
+    "is_mutating",
+    "is_view",
+    "overloads",
+    "refuse",
+    "resolver",
+    "rule",
+    "rule_of",
+]
 
 aten: Any = torch.ops.aten
-RULES: dict[Operation, Rule] = {}
 
-#: Finds a rule for an operation that has none of its own (see ``resolution``).
-_resolvers: list[Callable[[Operation], Rule]] = []
+_TABLE = RuleTable()
+RULES, rule, rule_of, resolver = _TABLE.rules, _TABLE.rule, _TABLE.rule_of, _TABLE.resolver
 
 
 class NoRule(RuntimeError):
     """An operation that the engine cannot carry tangents through."""
 
 
-def rule(*operations: Operation) -> Callable[[R], R]:
-    """Register a function as the rule of operations: it takes their arguments, some of them duals.
-
-    Example:
-        >>> from captum_lie.core.tangents.registry import RULES, aten
-        >>> RULES[aten.relu.default].__name__
-        'relu'
-    """
-
-    def register(function: R) -> R:
-        for operation in operations:
-            RULES[operation] = function
-        return function
-
-    return register
-
-
-def resolver(function: Callable[[Operation], Rule]) -> Callable[[Operation], Rule]:
-    """Register what finds a rule for an operation that has none of its own."""
-    _resolvers[:] = [function]
-    return function
-
-
-def rule_of(operation: Operation) -> Rule:
-    """The rule of an operation, found and remembered at its first use."""
-    implementation = RULES.get(operation)
-    if implementation is None:
-        implementation = RULES[operation] = _resolvers[0](operation)
-    return implementation
+def refuse(operation: Operation, *_args: Any, **_kwargs: Any) -> Any:
+    """The rule of operations that can have none."""
+    raise NoRule(f"{operation} has no rule")
 
 
 def overloads(*names: str) -> list[Operation]:
@@ -72,3 +58,26 @@ def is_view(operation: Operation) -> bool:
     """Whether results may share memory with arguments, by the schema."""
     schema = operation._schema
     return any(value.alias_info is not None for value in (*schema.arguments, *schema.returns))
+
+
+def functional_of(operation: Operation) -> Operation | None:
+    """The operation that ``operation`` does in place, to its first argument alone.
+
+    Example:
+        >>> functional_of(aten.relu_.default), functional_of(aten.relu.default)
+        (<OpOverload(op='aten.relu', overload='default')>, None)
+    """
+    schema = operation._schema
+    name = schema.name.removeprefix("aten::")
+    first = schema.arguments[0].alias_info
+    written = [a for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    if not name.endswith("_") or name.endswith("__") or len(written) != 1 or first is None:
+        return None
+    packet = getattr(aten, name[:-1], None)
+    takes = [(a.name, str(a.type)) for a in schema.arguments]
+    for overload in packet.overloads() if packet is not None else []:
+        functional = getattr(packet, overload)
+        same = [(a.name, str(a.type)) for a in functional._schema.arguments] == takes
+        if same and not is_mutating(functional):
+            return functional
+    return None

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, write
 from captum_lie.core.tangents.fallback import by_forward_mode
-from captum_lie.core.tangents.registry import NoRule, Operation, Rule, aten, is_mutating, resolver
+from captum_lie.core.tangents.registry import (
+    NoRule,
+    Operation,
+    Rule,
+    functional_of,
+    is_mutating,
+    refuse,
+    resolver,
+)
 
 
 @resolver
@@ -21,27 +29,9 @@ def resolve(operation: Operation) -> Rule:
     if operation._can_decompose():
         return partial(_taken_apart, operation)
     if is_mutating(operation):
-        functional = _functional(operation)
-        return partial(_refuse, operation) if functional is None else partial(_in_place, functional)
+        functional = functional_of(operation)
+        return partial(refuse, operation) if functional is None else partial(_in_place, functional)
     return partial(_forward_mode, operation)
-
-
-def _functional(operation: Operation) -> Operation | None:
-    """The operation that ``operation`` (``relu_``) does in place (``relu``)."""
-    schema = operation._schema
-    name = schema.name.removeprefix("aten::")
-    first = schema.arguments[0].alias_info
-    written = [a for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    if not name.endswith("_") or name.endswith("__") or len(written) != 1 or first is None:
-        return None
-    packet = getattr(aten, name[:-1], None)
-    takes = [(a.name, str(a.type)) for a in schema.arguments]
-    for overload in packet.overloads() if packet is not None else []:
-        functional = getattr(packet, overload)
-        same = [(a.name, str(a.type)) for a in functional._schema.arguments] == takes
-        if same and not is_mutating(functional):
-            return functional
-    return None
 
 
 def _in_place(functional: Operation, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -62,7 +52,3 @@ def _taken_apart(operation: Operation, *args: Any, **kwargs: Any) -> Any:
 
 def _forward_mode(operation: Operation, *args: Any, **kwargs: Any) -> Any:
     return by_forward_mode(operation, args, kwargs)
-
-
-def _refuse(operation: Operation, *_args: Any, **_kwargs: Any) -> Any:
-    raise NoRule(f"{operation} has no rule")

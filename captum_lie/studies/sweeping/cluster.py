@@ -26,7 +26,7 @@ from captum_lie.studies.sweeping.processes import stamp
 from captum_lie.studies.sweeping.settings import Resources, SweepSettings
 from captum_lie.studies.sweeping.store import Store
 from captum_lie.studies.sweeping.submission import ClusterName, Submission, queued
-from captum_lie.studies.sweeping.sweep import Again
+from captum_lie.studies.sweeping.work import Again
 
 #: Tasks of an array job, where their number is not given.
 TASKS: dict[ClusterName, int] = {"local": 1, "slurm": 8}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from PIL import Image
 
 from captum_lie.core.captum_compat import progress
 from captum_lie.errors import InvalidValueError
@@ -61,25 +65,47 @@ def parse_splits(texts: Sequence[str], limit: int | None = None) -> list[Split]:
 def fingerprints(splits: Sequence[Split]) -> dict[str, str]:
     """Digest of each set of images, by its name; reads them all."""
     return {
-        split.name: fingerprint(
-            split.open(), description=f"{split.name}: reading images", show_progress=True
-        )
+        split.name: fingerprint(split.open(), what=split.name, show_progress=True)
         for split in splits
     }
 
 
-def fingerprint(source: ImageSource, *, description: str, show_progress: bool = False) -> str:
+def fingerprint(source: ImageSource, *, what: str, show_progress: bool = False) -> str:
     """Digest of every image and label of a source; reads it whole, so that it is known to be there.
 
-    Files are taken as they are, without their folders; other images as they are read.
+    Files are taken as they are, without their folders; other images as they are read. Files that
+    are not images at all are told in a warning: they are left out of every cell.
 
     Raises:
         OSError: an image file cannot be read from the disk.
+        ValueError: none of the files is an image.
     """
     found = hashlib.sha256(repr((source.labels, source.classes)).encode())
-    for i in progress(range(len(source)), description, len(source), show_progress):
+    broken = []
+    positions = range(len(source))
+    for i in progress(positions, f"{what}: reading images", len(source), show_progress):
         if isinstance(source, ImageFiles):
-            found.update(hashlib.sha256(source.paths[i].read_bytes()).digest())
+            content = source.paths[i].read_bytes()
+            found.update(hashlib.sha256(content).digest())
+            broken += [] if _is_image(content) else [source.name(i)]
         else:
             found.update(source.read(i, View()).numpy().tobytes())
+    if len(broken) == len(source):
+        raise InvalidValueError(f"{what}: none of the {len(source)} files is an image.")
+    if broken:
+        warnings.warn(
+            f"{what}: {len(broken)} of {len(source)} files are not readable images and will be "
+            f"left out, {broken[0]} for one.",
+            stacklevel=2,
+        )
     return found.hexdigest()
+
+
+def _is_image(content: bytes) -> bool:
+    """By its head alone, and by its check sums, where it has some."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.verify()
+    except Exception:  # Pillow reports broken files by many
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""One model's cells, computed in a process of its own: ``python -m ...sweeping.job FILE``."""
+"""One model's cells, computed in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from captum_lie.core.validation import is_out_of_memory
-from captum_lie.images import Batches, ImageSource, view_of
+from captum_lie.errors import UserError
+from captum_lie.images import Batches, ImageSource
 from captum_lie.results import Environment, ModelRecord
 from captum_lie.results.cell import Cell, Facts
 from captum_lie.studies.candidates import Candidate
@@ -88,6 +89,13 @@ class Job:
         )
 
 
+def carry_out_limited(job: Job) -> None:
+    """:func:`carry_out_job` in a process of its own, whose memory is limited for good."""
+    if job.resources.memory is not None:
+        limit_memory(int(job.resources.memory * 2**30))
+    carry_out_job(job)
+
+
 def carry_out_job(job: Job) -> None:
     """Compute each cell and store it; a failure is a cell, too, with its cause."""
     store = Store(job.folder, room=0)
@@ -129,7 +137,7 @@ def failed(cell: Cell, error: BaseException) -> Cell:
     """A cell with the cause of its failure, on one line and in full."""
     message = str(error).strip().split("\n")[0]
     cause = "out of memory" if is_out_of_memory(error) else type(error).__name__
-    if isinstance(error, ValueError | OSError):  # their messages are for users
+    if isinstance(error, UserError | OSError):  # their messages are for users
         cause, message = message or cause, ""
     return replace(
         cell,
@@ -143,17 +151,16 @@ def measured(cell: Cell, candidates: Sequence[Candidate], source: ImageSource, j
     """The cell with its numbers; the batch is halved as long as it does not fit the memory."""
     size = job.resources.batch_size
     while True:
+        plan = plan_of(job.settings, size)
         try:
-            measurement = carry_out(
-                plan_of(job.settings, size), candidates, source, torch.device(job.device)
-            )
+            measurement = carry_out(plan, candidates, source, torch.device(job.device))
         except Exception as error:
             if not is_out_of_memory(error) or size == 1:
                 raise
             size //= 2
         else:
             records = tuple(without_pictures(model) for model in measurement.models)
-            facts = facts_of(candidates[0], source)
+            facts = facts_of(candidates[0], source, plan.demands)
             return replace(cell, records=records, facts=facts, batch_size=size)
         gc.collect()
         if job.device.startswith("cuda"):
@@ -185,9 +192,9 @@ def without_pictures(record: ModelRecord) -> ModelRecord:
     return replace(record, shown=None, maps={}, layer_maps={})
 
 
-def facts_of(candidate: Candidate, source: ImageSource) -> Facts:
-    """What a results file of timm says of a model."""
-    view = view_of(candidate.model)
+def facts_of(candidate: Candidate, source: ImageSource, demands: Demands) -> Facts:
+    """What a results file of timm says of a model, and of the images that it was shown."""
+    view = demands.view(candidate.model)
     first = next(iter(Batches(source, view, 1)))
     image = first[0] if isinstance(first, tuple) else first
     return Facts(
@@ -202,20 +209,15 @@ def _end_with_parent() -> None:
     """Whoever started this process holds the other end of its input: when it is gone, end."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not through sys.stdin, whose lock would abort the end of Python
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
-    """Read the job of a file, and carry it out."""
-    job = Job.parse(Path(sys.argv[1]).read_text())
+    """Read the job on the first line of the input, and carry it out."""
+    job = Job.parse(sys.stdin.buffer.readline().decode())
     _end_with_parent()
-    if job.resources.memory is not None:
-        limit_memory(int(job.resources.memory * 2**30))
-    carry_out_job(job)
-
-
-if __name__ == "__main__":
-    main()
+    carry_out_limited(job)

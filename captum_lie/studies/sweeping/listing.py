@@ -24,7 +24,7 @@ class Listed:
     """A model of a list.
 
     Attributes:
-        name: as in :func:`captum_lie.models.load_model`.
+        name: as in :func:`captum_lie.models.load_model`, and of certain weights.
         family: of architectures, such as ``resnet``.
         kind: ``early CNN``, ``modern CNN``, ``transformer``, ``mixer``; empty where unknown.
     """
@@ -47,7 +47,10 @@ class Catalogue(Protocol):
         ...
 
     def describe(self, name: str) -> Listed | None:
-        """Family and kind of one model; None if it is not its own."""
+        """Family, kind and full name of one model; None if it is not its own.
+
+        The full name says which weights, where the one that was asked for leaves that open.
+        """
         ...
 
     def missing(self, name: str) -> str | None:
@@ -138,6 +141,8 @@ def _expanded(text: str, catalogues: Sequence[Catalogue]) -> list[Asked]:
         return [Asked(spec, spec.name, _KINDS.get(spec.name, ""))]
     described = [catalogue.describe(spec.name) for catalogue in catalogues]
     known = next((d for d in described if d is not None), Listed(spec.name))
+    if spec.checkpoint is None and not spec.random:
+        spec = replace(spec, name=known.name)
     return [Asked(spec, known.family, known.kind)]
 
 

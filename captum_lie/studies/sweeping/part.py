@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from captum_lie.studies.sweeping.grid import Grid
 from captum_lie.studies.sweeping.settings import Resources
 from captum_lie.studies.sweeping.store import Store
-from captum_lie.studies.sweeping.sweep import Again, Work
+from captum_lie.studies.sweeping.work import Again, Work
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission

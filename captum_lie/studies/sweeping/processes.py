@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from captum_lie.studies.sweeping.forking import TOLD
 from captum_lie.studies.sweeping.grid import Task
 from captum_lie.studies.sweeping.job import Job, blank
+from captum_lie.studies.sweeping.starting import Process, Starter
 from captum_lie.studies.sweeping.store import Store
 
 #: Seconds between looks at a process, and until one that was asked to end is made to.
 LOOK, GRACE = 0.2, 5.0
-
-#: Sent from outside, to whole groups of processes: this one will hear of it, too.
-TOLD = {
-    number
-    for number in signal.Signals
-    if number.name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
-}
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,9 @@ class _End:
         return -self.code in TOLD and not self.overdue
 
 
-def run(job: Job, store: Store, stop: threading.Event, done: Callable[[Task], None]) -> None:
+def run(
+    job: Job, store: Store, stop: threading.Event, done: Callable[[Task], None], starter: Starter
+) -> None:
     """Compute the cells of a job in a process of its own.
 
     What the process leaves uncomputed, because it crashed, was killed or ran out of time, is stored
@@ -49,18 +45,21 @@ def run(job: Job, store: Store, stop: threading.Event, done: Callable[[Task], No
     Args:
         stop: when set, the process is ended and its current cell dropped.
         done: called after each cell, computed or failed.
+        starter: of processes.
     """
     left = list(job.tasks)
     while left and not stop.is_set():
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "log"
-            remaining, end = _attempt(replace(job, tasks=tuple(left)), log, store, stop, done)
-            if not remaining or stop.is_set():
+            log.touch()
+            process = starter.start(replace(job, tasks=tuple(left)), log)
+            left, end = _watched(process, left, store, stop, done, job.resources.timeout)
+            if not left or stop.is_set():
                 return
             if end.told and stop.wait(GRACE):
                 return
             said = log.read_text(errors="replace")
-        first, *left = remaining
+        first, *left = left
         cell = replace(
             blank(first, job.settings),
             status="failed",
@@ -71,22 +70,17 @@ def run(job: Job, store: Store, stop: threading.Event, done: Callable[[Task], No
         done(first)
 
 
-def _attempt(
-    job: Job, log: Path, store: Store, stop: threading.Event, done: Callable[[Task], None]
+def _watched(
+    process: Process,
+    tasks: Sequence[Task],
+    store: Store,
+    stop: threading.Event,
+    done: Callable[[Task], None],
+    limit: float | None,
 ) -> tuple[list[Task], _End]:
-    """Run one process until it ends; the tasks that it left, and how it ended."""
-    file = log.with_name("job.json")
-    file.write_text(job.text())
-    before = {task.key: stamp(store, task) for task in job.tasks}
-    left = list(job.tasks)
-    limit = job.resources.timeout
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-m", "captum_lie.studies.sweeping.job", file],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-        )
+    """Watch a process until it ends; the tasks that it left, and how it ended."""
+    before = {task.key: stamp(store, task) for task in tasks}
+    left = list(tasks)
     begun = time.monotonic()
     overdue = False
     try:
@@ -100,8 +94,8 @@ def _attempt(
                 break
             stop.wait(LOOK)
     finally:
-        _end(process)
-    return left, _End(process.returncode, overdue)
+        code = _ended(process)
+    return left, _End(code, overdue)
 
 
 def stamp(store: Store, task: Task) -> int | None:
@@ -110,16 +104,17 @@ def stamp(store: Store, task: Task) -> int | None:
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
+def _ended(process: Process) -> int:
+    """The exit code of a process, which is made to end if it has not."""
+    code = process.poll()
+    if code is None:
+        process.send_signal(signal.SIGTERM)
         try:
-            process.wait(GRACE)
+            return process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
+            process.send_signal(signal.SIGKILL)
+            return process.wait()
+    return code
 
 
 def _cause(end: _End, job: Job, said: str) -> str:

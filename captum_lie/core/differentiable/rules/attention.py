@@ -21,9 +21,7 @@ from torch.autograd.function import once_differentiable
 from captum_lie.core.differentiable.dual import Dual, below, run_of
 from captum_lie.core.differentiable.registry import rule
 from captum_lie.core.tangents.registry import aten
-from captum_lie.core.tangents.rules.attention import additive
-
-_FULL_PRECISION = (torch.float32, torch.float64)
+from captum_lie.core.tangents.rules.attention import FULL_PRECISION, additive
 
 #: Bytes of the weights of the images that go together on a CPU: a few such maps fit its cache.
 CPU_BYTES = 2**18
@@ -43,7 +41,7 @@ def attention(
     alike = query.ndim == 4 and query.shape[:2] == key.shape[:2] == value.shape[:2]
     moving = [x for x in (query, key, value) if isinstance(x, Dual)]
     run = run_of((query, key, value, attn_mask))
-    if plain and alike and len(moving) == 3 and query.dtype in _FULL_PRECISION:
+    if plain and alike and len(moving) == 3 and query.dtype in FULL_PRECISION:
         given = kwargs.get("scale")
         scale = query.shape[-1] ** -0.5 if given is None else given
         tangents = [t for x in moving for t in x.tangents]

@@ -10,7 +10,8 @@ from torch import Tensor
 from captum_lie.core.tangents.dual import Dual, run_of
 from captum_lie.core.tangents.registry import aten, rule
 
-_FULL_PRECISION = (torch.float32, torch.float64)
+#: Half precision is left to the composite operation, which computes parts in single precision.
+FULL_PRECISION = (torch.float32, torch.float64)
 
 
 @rule(aten.scaled_dot_product_attention.default)
@@ -33,7 +34,7 @@ def attention(
         or isinstance(attn_mask, Dual)
         or key.shape[:-2] != batch
         or value.shape[:-2] != batch
-        or query.dtype not in _FULL_PRECISION
+        or query.dtype not in FULL_PRECISION
     ):
         attn_mask = additive(attn_mask, query.dtype)
         return aten._scaled_dot_product_attention_math.default.decompose(

@@ -18,13 +18,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         product = torch.matmul(x, weight.mT if weight.ndim > 1 else weight)
         return product if bias is None else product + bias
     stack = x.stack
-    out = (
-        torch.mm(stack.reshape(-1, stack.shape[-1]), weight.t())
-        if weight.ndim == 2
-        else (torch.matmul(stack, weight))
-    )
     if weight.ndim == 2:
-        out = out.view(*stack.shape[:-1], len(weight))
+        rows = torch.mm(stack.reshape(-1, stack.shape[-1]), weight.t())
+        out = rows.view(*stack.shape[:-1], len(weight))
+    else:
+        out = torch.matmul(stack, weight)
     if bias is not None:
         out[0].add_(bias)
     return Dual(out, x.run)
@@ -38,10 +36,10 @@ def matmul(x: Tensor, y: Tensor) -> Any:
             return Dual(_row_times(x.stack, y), x.run)
         return Dual(torch.matmul(aligned(x, max(x.ndim, y.ndim)), y), x.run)
     if isinstance(y, Dual) and not isinstance(x, Dual):
+        if y.ndim == 1 and x.ndim == 1:
+            return Dual(torch.mv(y.stack, x), y.run)
         if y.ndim == 1:
-            return Dual(torch.matmul(x, y.stack.mT).movedim(-1, 0) if x.ndim > 1 else (
-                torch.mv(y.stack, x)
-            ), y.run)  # fmt: skip
+            return Dual(torch.matmul(x, y.stack.mT).movedim(-1, 0), y.run)
         return Dual(torch.matmul(x, aligned(y, max(x.ndim, y.ndim))), y.run)
     return aten.matmul.default.decompose(x, y)
 

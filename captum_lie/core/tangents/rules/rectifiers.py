@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +9,6 @@ from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual
 from captum_lie.core.tangents.registry import aten, rule
-
-Masked = Callable[[Tensor, Tensor, Tensor], object]  # (tangents, tensor, where to write)
 
 
 def _into(x: Dual, in_place: bool) -> Tensor:

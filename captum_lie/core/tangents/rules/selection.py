@@ -39,8 +39,7 @@ def _ordered(operation: Operation, x: Dual, *args: Any, **kwargs: Any) -> Any:
     given = dict(zip(names, args, strict=False)) | kwargs
     defaults = {a.name: a.default_value for a in operation._schema.arguments}
     dim = given.get("dim", defaults["dim"])
-    keepdim = given.get("keepdim", True) if "keepdim" in names else True
-    keepdim = keepdim if "keepdim" in given or "keepdim" not in names else False
+    keepdim = given.get("keepdim", False) if "keepdim" in names else True
     along = axis(dim, x)
     chosen = indices if keepdim else indices.unsqueeze(dim)
     picked = x.stack[1:].gather(along, chosen.expand(len(x.stack) - 1, *chosen.shape))

@@ -1,0 +1,96 @@
+"""Training on rotated digits as curves: error and LEE by epoch, and what turns do at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from captum_lie.results import DigitsStudy
+from captum_lie.results.files import write_atomically
+
+#: What is written, beside each other.
+CSV, PNG, SVG = "rotated_digits.csv", "rotated_digits.png", "rotated_digits.svg"
+
+
+def plot_digits(study: DigitsStudy) -> Figure:
+    """Error, LEE and relative LEE by epoch; error and change of probabilities by angle at the end.
+
+    A colour for each penalty; lines are means over seeds, thin ones each seed.
+    """
+    figure = Figure(figsize=(11, 5.6), layout="constrained")
+    axes = figure.subplots(2, 3)
+    table = study.to_dataframe()
+    for i, strength in enumerate(dict.fromkeys(run.penalty for run in study.runs)):
+        runs = table[table["penalty"] == strength]
+        colour = matplotlib.color_sequences["tab10"][i]
+        label = f"penalty {strength:g}" if strength else "no penalty"
+        for place, column in zip(axes.flat, ("error", "lee", "relative_lee"), strict=False):
+            by_epoch = runs.pivot(index="epoch", columns="seed", values=column)
+            _curve(place, by_epoch, colour, label)
+        last = runs.groupby("seed").tail(1)
+        for place, column in zip(axes[1, :2], ("error", "change"), strict=True):
+            by_angle = last[[f"{column}_at_{a:g}" for a in study.angles]].T
+            _curve(place, by_angle.set_axis(list(study.angles)), colour, label)
+        _curve(axes[1, 2], runs.pivot(index="epoch", columns="seed", values="learning_rate"),
+               colour, label)  # fmt: skip
+    _name(axes[0], "epoch", ("test error", "rotation LEE", "relative rotation LEE"))
+    _name(axes[1, :2], "turned by ± degrees", ("error by angle", "change of probabilities"))
+    _name(axes[1, 2:], "epoch", ("learning rate",))
+    axes[0, 1].set_yscale("log")
+    axes[1, 2].set_yscale("log")
+    axes[0, 0].legend(frameon=False)
+    trained, tested = (_turned(study.settings.get(k)) for k in ("angle", "test_angle"))
+    figure.suptitle(f"{study.model}, trained on digits {trained}, tested on digits {tested}")
+    return figure
+
+
+def digits_table(study: DigitsStudy) -> pd.DataFrame:
+    """The end of training by penalty: means over seeds, with standard deviations as ``*_sd``.
+
+    Example:
+        >>> from captum_lie.results import DigitsRun, DigitsScore
+        >>> score = DigitsScore(1, 0.5, 1e-3, 0.5, (0.25,), (0.1,), 0.2, 0.01, 1.0, 0.1, 0.3)
+        >>> study = DigitsStudy("vit", "builtin", (30.0,), (DigitsRun(0.0, 0, (score,)),))
+        >>> digits_table(study)[["error", "error_at_30", "seeds"]].values.tolist()
+        [[0.5, 0.25, 1.0]]
+    """
+    last = study.last().drop(columns=["loss", "learning_rate", "lee_stderr", "relative_stderr"])
+    grouped = last.drop(columns=["seed", "epoch"]).groupby("penalty", sort=False)
+    deviations = grouped.std().add_suffix("_sd")
+    seeds = grouped.size().rename("seeds")
+    return pd.concat([grouped.mean(), deviations, seeds], axis=1).reset_index()
+
+
+def write_digits(study: DigitsStudy, folder: Path) -> list[Path]:
+    """The curves as PNG and SVG and the scores as CSV, in a folder that exists."""
+    write_atomically(folder / CSV, study.to_dataframe().to_csv(index=False))
+    figure = plot_digits(study)
+    figure.savefig(folder / PNG, dpi=150)
+    figure.savefig(folder / SVG, metadata={"Date": None})
+    return [folder / name for name in (CSV, PNG, SVG)]
+
+
+def _turned(angle: float | int | str | None) -> str:
+    return f"up to ±{angle}°" if angle else "upright"
+
+
+def _curve(axes: Axes, values: pd.DataFrame, colour: object, label: str) -> None:
+    """Columns as thin lines over the index, and their mean."""
+    place = np.asarray(values.index, dtype=float)
+    for column in values.columns if values.shape[1] > 1 else ():
+        axes.plot(place, values[column], color=colour, linewidth=0.6, alpha=0.5)
+    axes.plot(place, values.mean(axis=1), color=colour, marker="o", markersize=3, label=label)
+
+
+def _name(axes: Iterable[Axes], below: str, titles: Sequence[str]) -> None:
+    for place, title in zip(axes, titles, strict=True):
+        place.set_title(title, loc="left", fontsize=10)
+        place.set_xlabel(below)
+        place.grid(alpha=0.3)
+        place.spines[["top", "right"]].set_visible(False)
