@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from captum_lie._compat import StrEnum
-from captum_lie.cli.console import notes
+from captum_lie.cli.console import say
 from captum_lie.errors import InvalidValueError
 from captum_lie.studies.sweeping import Cluster, Submission
 
@@ -124,10 +124,7 @@ def say_submitted(submission: Submission) -> None:
         return
     slurm = submission.cluster == "slurm"
     cancel = f"'scancel --name {submission.name}' cancels them. " if slurm else ""
-    notes.print(
+    say(
         f"{said}; they print to {submission.logs}. {cancel}The same command again collects what "
-        "they have computed.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        "they have computed."
     )

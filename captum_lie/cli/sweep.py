@@ -9,8 +9,8 @@ import typer
 
 from captum_lie.cli import clusters as c
 from captum_lie.cli import options as o
-from captum_lie.cli.console import explained, notes, say_written
-from captum_lie.cli.inputs import parse_metrics, parse_size
+from captum_lie.cli.console import explained, say, say_written
+from captum_lie.cli.inputs import names_in, parse_metrics, parse_size
 from captum_lie.core.groups import GROUP_NAMES
 from captum_lie.errors import InvalidValueError
 from captum_lie.layerwise.motions import METRICS as LAYER_METRICS
@@ -171,21 +171,13 @@ def sweep_command(
 
 
 def _names(text: str, every: tuple[str, ...]) -> tuple[str, ...]:
-    if text == "all":
-        return every
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    return every if text == "all" else tuple(names_in(text))
 
 
 def _say(summary: Summary, out: Path) -> None:
     for cell in summary.failed:
-        notes.print(
-            f"Failed: {cell.label} on {cell.images}: {cell.cause}",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-    notes.print(
+        say(f"Failed: {cell.label} on {cell.images}: {cell.cause}", style="red")
+    say(
         f"{len(summary.cells)} cells, {summary.computed} computed now, "
         f"{len(summary.failed)} failed"
         + (f", {summary.missing} missing" if summary.missing else "")
@@ -193,5 +185,5 @@ def _say(summary: Summary, out: Path) -> None:
         + "."
     )
     if summary.missing:
-        notes.print("The same command again computes what is missing.")
+        say("The same command again computes what is missing.")
     say_written([out / "sweep.csv", out / "models.csv"])
