@@ -9,6 +9,7 @@ from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, primal, run_of
 from captum_lie.core.tangents.registry import aten, rule
+from captum_lie.core.tangents.waiting import Convolution
 
 
 @rule(aten.convolution.default)
@@ -18,18 +19,22 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
     if isinstance(weight, Dual) or not isinstance(x, Dual):
         return _moving_weight(x, weight, bias, *options)
     stack = x.stack
+    if stack.ndim > weight.ndim and not isinstance(bias, Dual):
+        return Dual.of(Convolution(stack, weight, bias, *options), run)
     batched = stack.ndim > weight.ndim
     folded = stack.flatten(0, 1) if batched else stack
     out = torch.convolution(folded, weight, None, *options)
     if batched:
         out = out.unflatten(0, stack.shape[:2])
-    if bias is not None:
-        shape = (-1, *[1] * (weight.ndim - 2))
-        if isinstance(bias, Dual):
-            out.add_(bias.stack.view(run.rows, *([1] if batched else []), *shape))
-        else:
-            out[0].add_(bias.view(shape))
+    if isinstance(bias, Dual):
+        out.add_(bias.stack.view(run.rows, *([1] if batched else []), *_channels(weight)))
+    elif bias is not None:
+        out[0].add_(bias.view(_channels(weight)))
     return Dual(out, run)
+
+
+def _channels(weight: Tensor) -> tuple[int, ...]:
+    return (-1, *[1] * (weight.ndim - 2))
 
 
 def _moving_weight(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Dual:
@@ -43,6 +48,6 @@ def _moving_weight(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any
         if isinstance(weight, Dual):
             row += torch.convolution(x0, weight.stack[i], None, *options)
         if isinstance(bias, Dual):
-            row += bias.stack[i].view(-1, *[1] * (weight.ndim - 2))
+            row += bias.stack[i].view(_channels(weight))
         rows.append(row)
     return Dual(torch.stack(rows), run)
