@@ -23,6 +23,7 @@ from captum_lie.show.figures import (
 )
 from captum_lie.show.figures.angles import ratios
 from captum_lie.show.figures.statistics import rank_correlation, spearman
+from captum_lie.show.figures.subnetworks import along_depth
 from tests.command_line import refused, run
 from tests.figures.cells import cell
 
@@ -94,6 +95,12 @@ def test_figure_6_compares_the_pairs_that_there_are() -> None:
     assert row["ratio_stderr"] == pytest.approx(1.5 * math.hypot(1 / 2, 1 / 3))
 
 
+def test_pairs_are_found_by_what_follows_a_prefix() -> None:
+    cells = [cell("imagenet:a", (1.0, 3.0)), cell("timm:b", (2.0, 4.0))]
+    (row,) = table("fig6_slices", cells).to_dict("records")
+    assert (row["before"], row["after"], row["ratio"]) == ("imagenet:a", "timm:b", 1.5)
+
+
 def test_figure_7_holds_the_gap_between_sets_of_images() -> None:
     (row,) = table("fig7_gap").to_dict("records")
     assert (row["first"], row["other"], row["gap"]) == ("test", "train", 2.0)
@@ -105,6 +112,12 @@ def test_figure_8_holds_leaves_along_depth() -> None:
     own = found[found["model"] == "a"]
     assert own["depth"].tolist() == [0.0, 0.5, 1.0]
     assert own["value"].tolist() == [2.0, 3.0, 4.0]
+
+
+def test_a_peak_does_not_carry_a_part_of_the_depth() -> None:
+    depth, value = [0.0, 0.02, 0.04, 1.0], [1.0, 2.0, 1000.0, 5.0]
+    found = along_depth(pd.DataFrame({"model": "a", "depth": depth, "value": value}))
+    assert found["value"].tolist() == [2.0, 5.0]
 
 
 def test_probes_are_compared_where_their_number_differs() -> None:

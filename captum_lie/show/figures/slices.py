@@ -10,12 +10,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from captum_lie.show.figures.slices_file import read_slices
-from captum_lie.show.figures.style import KIND_COLOURS, canvas, kind_of, logarithmic
+from captum_lie.show.figures.style import KIND_COLOURS, bars, canvas, kind_of, logarithmic
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep
 
 
 def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
-    """Figure 6: translation LEE before and after, an arrow a pair, by what differs.
+    """Figure 6: translation LEE after over before, a marker a pair, by what differs.
+
+    A quotient, since the levels of pairs may lie many powers of ten apart; they stand beside it.
+    Open markers are models with random weights.
 
     Returns:
         The figure; and a row per pair. ``ratio`` is after over before; its standard error takes the
@@ -23,7 +26,7 @@ def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     """
     lee = sweep.lee(sweep.table, "translation_x")
     by_name = {name: row for row in lee.to_dict("records")
-               for name in (str(row["model"]).removeprefix("timm:"), row["label"])}  # fmt: skip
+               for name in (str(row["model"]).rpartition(":")[2], row["label"])}  # fmt: skip
     rows = []
     for one in sweep.options.slices or read_slices():
         for before, after in one.pairs:
@@ -39,7 +42,7 @@ def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
     names = list(dict.fromkeys(table["slice"]))
     counts = [int((table["slice"] == name).sum()) for name in names]
     figure, axes = canvas(
-        9.0 + 7.5 * len(table) + 9 * len(names),
+        14.0 + 7.5 * len(table) + 6 * len(names),
         len(names),
         sharex=True,
         height_ratios=[1 + count for count in counts],
@@ -48,16 +51,16 @@ def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
         part = table[table["slice"] == name].reset_index(drop=True)
         for i, row in part.iterrows():
             colour = KIND_COLOURS[kind_of(row["kind"])]
-            place.annotate(
-                "", (row["lee_after"], i), (row["lee_before"], i),
-                arrowprops={"arrowstyle": "->", "color": colour, "lw": 0.9, "shrinkA": 0,
-                            "shrinkB": 1.5},
+            place.errorbar(
+                row["ratio"], i, xerr=bars([row["ratio"]], [row["ratio_stderr"]]), fmt="o",
+                color=colour, elinewidth=0.7,
+                markerfacecolor="white" if row["weights"] == "random" else colour,
             )  # fmt: skip
-            for side, filled in (("before", False), ("after", True)):
-                place.errorbar(
-                    row[f"lee_{side}"], i, xerr=np.nan_to_num(row[f"stderr_{side}"]), fmt="o",
-                    color=colour, markerfacecolor=colour if filled else "white", elinewidth=0.5,
-                )  # fmt: skip
+            place.annotate(
+                f"{row['lee_before']:.2g} → {row['lee_after']:.2g}", (1.02, i),
+                xycoords=("axes fraction", "data"), va="center", fontsize=6, color="0.3",
+            )  # fmt: skip
+        place.axvline(1, color="0.5", linewidth=0.6, linestyle=":")
         place.set_yticks(
             range(len(part)),
             [f"{_short(r.before)}\n→ {_short(r.after)}" for r in part.itertuples()],
@@ -65,15 +68,14 @@ def draw_slices(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
         place.set_ylim(len(part) - 0.4, -0.6)
         place.set_title(name)
         place.grid(axis="y")
-    values = pd.concat([table["lee_before"], table["lee_after"]])
-    logarithmic(axes[-1, 0].xaxis, values)
-    axes[-1, 0].set_xlabel(f"{sweep.options.lee}, translation")
+    logarithmic(axes[-1, 0].xaxis, [0.5, 2.0, *table["ratio"]])
+    axes[-1, 0].set_xlabel(f"translation {sweep.options.lee}, after / before")
     return figure, table
 
 
 def _short(label: object) -> str:
     """A label as the axis has room for it."""
-    return str(label).removeprefix("timm:").replace("@random", " (random)")
+    return str(label).rpartition(":")[2].replace("@random", " (random)")
 
 
 def _pair(before: dict[Hashable, Any], after: dict[Hashable, Any]) -> dict[str, Any]:

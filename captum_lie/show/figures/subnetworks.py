@@ -25,7 +25,9 @@ def draw_subnetworks(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
 
     ``‖ẋ - ξ(x)‖ / ‖ξ(x)‖`` at the output of every leaf call that moves with the image, from 0 (the
     first call) to 1 (the last). Thin lines are models; thick ones are the means over a class's
-    models of their means in each eighth of the depth, with standard errors.
+    models of their medians in each eighth of the depth, with standard errors: where features are
+    nearly the same everywhere, as within some attention, hardly anything moves and the quotient of
+    single calls is large.
 
     Returns:
         The figure; and a row per model, group and leaf call, mean over images.
@@ -86,9 +88,9 @@ def draw_subnetworks(sweep: Sweep) -> tuple[Figure, pd.DataFrame]:
 
 
 def along_depth(part: pd.DataFrame) -> pd.DataFrame:
-    """Mean over models in each part of the depth, of a model's own mean there."""
+    """Mean over models in each part of the depth, of a model's own median there."""
     eighth = (part["depth"] * PARTS).astype(int).clip(upper=PARTS - 1)
-    own = part["value"].groupby([part["model"], eighth.rename("part")]).mean().unstack("part")
+    own = part["value"].groupby([part["model"], eighth.rename("part")]).median().unstack("part")
     rows = []
     for eighth_name in own.columns:
         mean, error, _ = spread(own[eighth_name])
