@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from captum_lie.results import DigitsStudy
 from captum_lie.results.files import write_atomically
+from captum_lie.show.published import beside_published, plot_published
 
-#: What is written, beside each other.
-CSV, PNG, SVG = "rotated_digits.csv", "rotated_digits.png", "rotated_digits.svg"
+#: What is written, beside each other; the second where digits were turned by any angle.
+CURVES, TABLE_1 = "rotated_digits", "table_1"
 
 
 def plot_digits(study: DigitsStudy) -> Figure:
@@ -68,12 +69,23 @@ def digits_table(study: DigitsStudy) -> pd.DataFrame:
 
 
 def write_digits(study: DigitsStudy, folder: Path) -> list[Path]:
-    """The curves as PNG and SVG and the scores as CSV, in a folder that exists."""
-    write_atomically(folder / CSV, study.to_dataframe().to_csv(index=False))
-    figure = plot_digits(study)
-    figure.savefig(folder / PNG, dpi=150)
-    figure.savefig(folder / SVG, metadata={"Date": None})
-    return [folder / name for name in (CSV, PNG, SVG)]
+    """The curves as PNG and SVG and the scores as CSV, in a folder that exists.
+
+    Where test digits were turned by any angle, so that errors are of the kind that is published for
+    rotated MNIST, also those beside each other.
+    """
+    written = _write(folder / CURVES, study.to_dataframe(), plot_digits(study))
+    if study.settings.get("test_angle") == 180:
+        written += _write(folder / TABLE_1, beside_published(study), plot_published(study))
+    return written
+
+
+def _write(stem: Path, table: pd.DataFrame, figure: Figure) -> list[Path]:
+    csv, png, svg = (stem.with_suffix(suffix) for suffix in (".csv", ".png", ".svg"))
+    write_atomically(csv, table.to_csv(index=False))
+    figure.savefig(png, dpi=150)
+    figure.savefig(svg, metadata={"Date": None})
+    return [csv, png, svg]
 
 
 def _turned(angle: float | int | str | None) -> str:

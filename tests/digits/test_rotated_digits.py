@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from captum_lie.errors import InvalidValueError, UnsupportedModelError
 from captum_lie.examples.models import build
-from captum_lie.results import DigitsScore, DigitsStudy, load
+from captum_lie.results import DigitsRun, DigitsScore, DigitsStudy, load
+from captum_lie.show.digits import write_digits
+from captum_lie.show.published import beside_published, differences
 from captum_lie.studies.digits.data import Digits, Fit, read_digits
 from captum_lie.studies.digits.evaluation import Evaluation
 from captum_lie.studies.digits.files import read_amat, read_idx
@@ -282,3 +284,45 @@ def test_the_command(mnist: Path, tmp_path: Path) -> None:
     assert again.exit_code == 0, again.output
     assert (tmp_path / "again" / "rotated_digits.csv").read_bytes() == first
     assert (tmp_path / "again" / "rotated_digits.png").stat().st_size > 10_000
+
+
+def study_of(errors: list[float], **settings: float | int | str | None) -> DigitsStudy:
+    score = DigitsScore(1, 0.5, 1e-3, 0.5, (0.25,), (0.1,), 0.2, 0.01, 1.0, 0.1, 0.3)
+    runs = tuple(
+        DigitsRun(penalty, seed, (score, replace(score, epoch=2, error=error)))
+        for penalty in (0.0, 2.0)
+        for seed, error in enumerate(errors)
+    )
+    return DigitsStudy("net", "some/folder", (30.0,), runs, settings)
+
+
+def test_the_end_of_training_stands_beside_published_errors() -> None:
+    found = beside_published(study_of([0.02, 0.04])).set_index("name")
+    for name in ("net", "net, penalty 2"):
+        assert found.loc[name, "error"] == pytest.approx(3.0)
+        assert found.loc[name, "sd"] == pytest.approx(2**0.5)
+    published = found[found["source"] != "this training"]
+    assert published["error"].between(0.1, 10).all()
+    assert published["source"].str.contains("arXiv").all()
+    assert len(found) == len(published) + 2
+
+
+def test_what_differs_from_the_published_is_said() -> None:
+    other = study_of([0.02], train_digits=100, test_digits=50, epochs=3)
+    assert differences(other) == (
+        "This training: folder (100 digits to learn, 50 to test with), not rotated MNIST; "
+        "weights from scratch; 3 epochs."
+    )
+    same = study_of(
+        [0.02], train_digits=12000, test_digits=50000, rotated_already=True, pretrained=True
+    )
+    assert "the same digits; pretrained weights" in differences(same)
+
+
+@pytest.mark.parametrize(("angle", "files"), [(180, 6), (30, 3)])
+def test_published_errors_are_drawn_for_any_angle_alone(
+    angle: float, files: int, tmp_path: Path
+) -> None:
+    written = write_digits(study_of([0.02], test_angle=angle, angle=angle), tmp_path)
+    assert len(written) == files
+    assert all(path.stat().st_size for path in written)
