@@ -7,10 +7,13 @@ took together.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -236,16 +239,23 @@ QUICK = ["--groups", "brightness", "--metrics", "consistency", "--samples", "2",
           "--memory", "1", "--load-seconds", "15", "--total-seconds", "20"]  # fmt: skip
 
 
-def _peak() -> int:
-    """Bytes that this program had at most. ``ru_maxrss`` would start at what its parent had."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+def _status(process: int | str, field: str) -> int:
+    """A number that Linux says of a process."""
+    text = Path(f"/proc/{process}/status").read_text()
+    return int(text.partition(f"{field}:")[2].split()[0])
+
+
+def _watch_children(stop: threading.Event, peaks: list[int]) -> None:
+    """Add the bytes that each child has had at most. ``ru_maxrss`` starts at its parent's."""
+    while not stop.wait(0.05):
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError):  # it has ended
+                if _status(process.name, "PPid") == os.getpid():
+                    peaks.append(_status(process.name, "VmHWM") * 1024)
 
 
 def main(first: int, stop: int, folder: Path, files: list[Path]) -> None:
     """Audit mutants of each file in turn; see the module's text."""
-    import resource
-
     from typer.testing import CliRunner
 
     from captum_lie.cli.application import app
@@ -254,6 +264,8 @@ def main(first: int, stop: int, folder: Path, files: list[Path]) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
 
     signal.signal(signal.SIGALRM, late)
+    children, stopped = [0], threading.Event()
+    threading.Thread(target=_watch_children, args=(stopped, children), daemon=True).start()
     contents = [file.read_bytes() for file in files]
     for seed in range(first, stop):
         kind, content = mutant(contents[seed // len(KINDS) % len(files)], seed)
@@ -279,7 +291,8 @@ def main(first: int, stop: int, folder: Path, files: list[Path]) -> None:
             "files": sorted(files_written),
         }
         print(json.dumps(found), flush=True)
-    peaks = [_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024]
+    stopped.set()
+    peaks = [_status("self", "VmHWM") * 1024, max(children)]
     print(json.dumps({"peak": sum(peaks), "of": peaks}), flush=True)
 
 

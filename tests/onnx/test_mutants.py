@@ -59,8 +59,9 @@ def hold(found: list[dict[str, Any]], count: int) -> None:
         assert run["files"] == ([] if run["exit_code"] == 2 else REPORT), run
         errors = [line for line in run["output"].splitlines() if line.startswith("Error: ")]
         assert len(errors) == (run["exit_code"] == 2), run
-    # One child at a time: their largest and this process's largest are no less than any sum.
+    # One child at a time: the largest of them and of this process are no less than any sum.
     assert took["peak"] < mutants.MEMORY, took
+    assert min(took["of"]) > 10**8, took  # both were seen
 
 
 def test_mutants_end_in_an_exit_code(tmp_path: Path, files: list[Path]) -> None:
