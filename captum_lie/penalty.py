@@ -51,7 +51,7 @@ class LiePenalty:
         seed: of the signs; processes that train together should have different ones.
 
     Example:
-        In a training loop, at the cost of about two plain steps more:
+        In a training loop, at the cost of one to two plain steps more:
 
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
