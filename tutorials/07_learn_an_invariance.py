@@ -238,7 +238,7 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# The two agree to three digits below one degree. From five degrees on they part: a finite turn
+# The two agree to three digits below one degree. From two degrees on they part: a finite turn
 # reaches curvature that a derivative cannot see, and, at the other end, a difference of two answers
 # loses digits in single precision as $t$ shrinks. The penalty has no $t$ to choose.
 #

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from captum_lie.results import DigitsStudy
-from captum_lie.results.files import write_atomically
 from captum_lie.show.published import beside_published, plot_published
+from captum_lie.show.writing import write_picture
 
 #: What is written, beside each other; the second where digits were turned by any angle.
 CURVES, TABLE_1 = "rotated_digits", "table_1"
@@ -74,18 +74,11 @@ def write_digits(study: DigitsStudy, folder: Path) -> list[Path]:
     Where test digits were turned by any angle, so that errors are of the kind that is published for
     rotated MNIST, also those beside each other.
     """
-    written = _write(folder / CURVES, study.to_dataframe(), plot_digits(study))
+    written = write_picture(folder / CURVES, plot_digits(study), study.to_dataframe())
     if study.settings.get("test_angle") == 180:
-        written += _write(folder / TABLE_1, beside_published(study), plot_published(study))
+        table = beside_published(study)
+        written += write_picture(folder / TABLE_1, plot_published(study), table)
     return written
-
-
-def _write(stem: Path, table: pd.DataFrame, figure: Figure) -> list[Path]:
-    csv, png, svg = (stem.with_suffix(suffix) for suffix in (".csv", ".png", ".svg"))
-    write_atomically(csv, table.to_csv(index=False))
-    figure.savefig(png, dpi=150)
-    figure.savefig(svg, metadata={"Date": None})
-    return [csv, png, svg]
 
 
 def _turned(angle: float | int | str | None) -> str:

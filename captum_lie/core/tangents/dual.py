@@ -23,7 +23,7 @@ class Run:
         alive: whether the evaluation still goes on.
         waits: whether results may wait for the operation after them (``waiting.py``).
         waiting: the one that does.
-        writes: how often was written to each piece of memory, by its address.
+        writes: how often was written to each storage that duals are in, where results may wait.
         keys: the dispatcher's keys where it began.
     """
 
@@ -79,7 +79,7 @@ class Dual(Tensor):
             cls, work.shape, dtype=work.stack.dtype, device=work.stack.device
         )
         dual.run, dual._stack, dual._work = run, None, work
-        dual._writes = run.writes[_memory(work.stack)]
+        dual._writes = run.writes[_storage(work.stack)]
         run.waiting = dual
         return dual
 
@@ -96,7 +96,7 @@ class Dual(Tensor):
 
     def _computed(self, *scaling: Tensor) -> Tensor:
         assert self._work is not None
-        if self.run.writes[_memory(self._work.stack)] != self._writes:
+        if self.run.writes[_storage(self._work.stack)] != self._writes:
             raise NoRule("a convolution is asked for after its input was overwritten")
         self.run.waiting = None
         return self._work(*scaling)
@@ -149,11 +149,13 @@ def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:
 def _overwritten(*arguments: Any) -> None:
     """Remember that an operation may write to the memory of these duals."""
     for x in duals(arguments):
-        x.run.writes[_memory(x.stack)] += 1
+        if x.run.waits:
+            x.run.writes[_storage(x.stack)] += 1
 
 
-def _memory(stack: Tensor) -> int:
-    return stack.untyped_storage().data_ptr()
+def _storage(stack: Tensor) -> int:
+    """What views share. Its ``data_ptr`` would copy what is shared until it is written to."""
+    return int(stack.untyped_storage()._cdata)
 
 
 def _settled(x: Dual) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from captum_lie.core.validation import one_of
-from captum_lie.results.files import write_atomically, write_bytes_atomically
 from captum_lie.show.figures.angles import draw_angles
 from captum_lie.show.figures.directions import draw_directions
 from captum_lie.show.figures.gap import draw_gap
@@ -23,6 +21,7 @@ from captum_lie.show.figures.slices import draw_slices
 from captum_lie.show.figures.style import STYLE
 from captum_lie.show.figures.subnetworks import draw_subnetworks
 from captum_lie.show.figures.sweep import NothingToDraw, Sweep
+from captum_lie.show.writing import write_picture
 
 #: Figures by what ``--which`` calls them; each is drawn under one or more names of files.
 FIGURES: dict[str, dict[str, Callable[[Sweep], tuple[Figure, pd.DataFrame]]]] = {
@@ -86,14 +85,5 @@ def write_figure(drawn: Drawn, folder: Path) -> list[Path]:
     """
     assert drawn.figure is not None
     assert drawn.table is not None
-    written = []
     with matplotlib.rc_context(STYLE):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            buffer = io.BytesIO()
-            drawn.figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
-            path = folder / f"{drawn.name}.{kind}"
-            write_bytes_atomically(path, buffer.getvalue())
-            written.append(path)
-    path = folder / f"{drawn.name}.csv"
-    write_atomically(path, drawn.table.to_csv(index=False))
-    return [*written, path]
+        return write_picture(folder / drawn.name, drawn.figure, drawn.table, dpi=DPI)

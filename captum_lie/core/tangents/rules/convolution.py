@@ -18,18 +18,15 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
     run = run_of((x, weight, bias))
     if isinstance(weight, Dual) or not isinstance(x, Dual):
         return _moving_weight(x, weight, bias, *options)
-    stack = x.stack
-    if stack.ndim > weight.ndim and not isinstance(bias, Dual):
-        return Dual.of(Convolution(stack, weight, bias, *options), run)
-    batched = stack.ndim > weight.ndim
-    folded = stack.flatten(0, 1) if batched else stack
-    out = torch.convolution(folded, weight, None, *options)
-    if batched:
-        out = out.unflatten(0, stack.shape[:2])
+    batched = x.ndim == weight.ndim
+    stack = x.stack if batched else x.stack.unsqueeze(1)
+    moving = isinstance(bias, Dual)
+    work = Convolution(stack, weight, None if moving else bias, *options)
+    if batched and not moving:
+        return Dual.of(work, run)
+    out = work() if batched else work().squeeze(1)
     if isinstance(bias, Dual):
         out.add_(bias.stack.view(run.rows, *([1] if batched else []), *_channels(weight)))
-    elif bias is not None:
-        out[0].add_(bias.view(_channels(weight)))
     return Dual(out, run)
 
 
