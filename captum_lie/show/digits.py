@@ -47,7 +47,7 @@ def plot_digits(study: DigitsStudy) -> Figure:
     axes[1, 2].set_yscale("log")
     axes[0, 0].legend(frameon=False)
     trained, tested = (_turned(study.settings.get(k)) for k in ("angle", "test_angle"))
-    figure.suptitle(f"{study.model}, trained on digits {trained}, tested on digits {tested}")
+    figure.suptitle(f"{study.model}, trained on {trained}, tested on {tested}")
     return figure
 
 
@@ -82,7 +82,7 @@ def write_digits(study: DigitsStudy, folder: Path) -> list[Path]:
 
 
 def _turned(angle: float | int | str | None) -> str:
-    return f"up to ±{angle}°" if angle else "upright"
+    return f"digits turned by up to ±{float(angle):g}°" if angle else "upright digits"
 
 
 def _curve(axes: Axes, values: pd.DataFrame, colour: object, label: str) -> None:
