@@ -18,8 +18,8 @@
 # they cost, and where a derivative at one point stops helping.
 #
 # LEE and tangents are explained in `01_getting_started`; "the paper" is Gruver et al., arXiv
-# 2210.02984. Needed here: scikit-learn, for its digits (`pip install scikit-learn`; the extra `test`
-# brings it). They are 8 × 8 pixels, enlarged to 14 × 14 in a black frame of 24 × 24.
+# 2210.02984. Needed here: scikit-learn, for its digits (`pip install scikit-learn`, or the extra
+# `test`). They are 8 × 8 pixels, enlarged to 14 × 14 in a black frame of 24 × 24.
 
 # %%
 import os
