@@ -11,7 +11,6 @@ from torch import Tensor
 
 from captum_lie.core.tangents.nesting import members, replaced
 from captum_lie.core.tangents.registry import NoRule, is_mutating, rule_of
-from captum_lie.core.tangents.waiting import SCALING, Convolution
 
 
 class Run:
@@ -21,28 +20,17 @@ class Run:
         rows: 1 + T, the length of every stack.
         fallen: how often each operation was left to PyTorch's own forward mode.
         alive: whether the evaluation still goes on.
-        waits: whether results may wait for the operation after them (``waiting.py``).
-        waiting: the one that does.
-        writes: how often was written to each storage that duals are in, where results may wait.
         keys: the dispatcher's keys where it began.
     """
 
-    def __init__(self, tangents: int, waits: bool = False) -> None:
+    def __init__(self, tangents: int) -> None:
         self.rows = 1 + tangents
         self.fallen: Counter[str] = Counter()
         self.alive = True
-        self.waits = waits
-        self.waiting: Dual | None = None
-        self.writes: Counter[int] = Counter()
         self.keys = (
             torch._C._dispatch_tls_local_include_set(),
             torch._C._dispatch_tls_local_exclude_set(),
         )
-
-    def settle(self, unless: object = None) -> None:
-        """Compute what waits, before anything can overwrite what it is computed from."""
-        if self.waiting is not None and self.waiting is not unless:
-            _ = self.waiting.stack
 
 
 class Dual(Tensor):
@@ -52,10 +40,8 @@ class Dual(Tensor):
     stack, so that what is written in place reaches tensor and tangents alike.
     """
 
+    stack: Tensor
     run: Run
-    _stack: Tensor | None
-    _work: Convolution | None
-    _writes: int
 
     __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
@@ -67,39 +53,9 @@ class Dual(Tensor):
         dual: Dual = cast(Any, Tensor)._make_wrapper_subclass(
             cls, primal.shape, strides=primal.stride(), dtype=stack.dtype, device=stack.device
         )
-        dual.run, dual._stack, dual._work = run, stack, None
+        dual.stack = stack
+        dual.run = run
         return dual
-
-    @classmethod
-    def of(cls, work: Convolution, run: Run) -> Dual:
-        """The result of a convolution, which waits for the next operation if it can."""
-        if not (run.waits and work.can_wait):
-            return cls(work(), run)
-        dual: Dual = cast(Any, Tensor)._make_wrapper_subclass(
-            cls, work.shape, dtype=work.stack.dtype, device=work.stack.device
-        )
-        dual.run, dual._stack, dual._work = run, None, work
-        dual._writes = run.writes[_storage(work.stack)]
-        run.waiting = dual
-        return dual
-
-    def scaled(self, scale: Tensor, shift: Tensor) -> Tensor | None:
-        """The stack times a constant plus another to the tensor, by channel, where it waits."""
-        return self._computed(scale, shift) if self._stack is None else None
-
-    @property
-    def stack(self) -> Tensor:
-        """Tensor and tangents, ``[1 + T, ...]``; what has not been computed is computed now."""
-        if self._stack is None:
-            self._stack, self._work = self._computed(), None
-        return self._stack
-
-    def _computed(self, *scaling: Tensor) -> Tensor:
-        assert self._work is not None
-        if self.run.writes[_storage(self._work.stack)] != self._writes:
-            raise NoRule("a convolution is asked for after its input was overwritten")
-        self.run.waiting = None
-        return self._work(*scaling)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's has no types
         return f"Dual({self.stack[0]}, tangents={len(self.stack) - 1})"
@@ -108,16 +64,9 @@ class Dual(Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch's own protocol, a C function there
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        run = _met(args) or (_met(kwargs.values()) if kwargs else None)
-        if run == "ended":
-            if is_mutating(func):
-                _overwritten(args, kwargs)
+        if _met(args) == "ended":
             args, kwargs = replaced((args, kwargs or {}), Dual, _settled)
             return func(*args, **kwargs)
-        if run is not None:
-            run.settle(unless=args[0] if func in SCALING else None)
-            if is_mutating(func):
-                _overwritten(args, kwargs)
         apply = rule_of(func)
         result = apply(*args, **kwargs) if kwargs else apply(*args)
         if args and result is args[0] and isinstance(result, Dual) and not is_mutating(func):
@@ -144,18 +93,6 @@ def _met(args: Any, run: Run | None = None) -> Run | Literal["ended"] | None:
                 return joint
             run = joint
     return run
-
-
-def _overwritten(*arguments: Any) -> None:
-    """Remember that an operation may write to the memory of these duals."""
-    for x in duals(arguments):
-        if x.run.waits:
-            x.run.writes[_storage(x.stack)] += 1
-
-
-def _storage(stack: Tensor) -> int:
-    """What views share. Its ``data_ptr`` would copy what is shared until it is written to."""
-    return int(stack.untyped_storage()._cdata)
 
 
 def _settled(x: Dual) -> Tensor:

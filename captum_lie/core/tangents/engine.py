@@ -68,11 +68,11 @@ def fallbacks(function: Function, inputs: tuple[Tensor, ...]) -> Counter[str]:
 def _evaluate(
     function: Function, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]
 ) -> tuple[Tensor, Counter[str]]:
-    run = Run(len(tangents[0]), waits=True)
+    run = Run(len(tangents[0]))
     try:
         return _evaluated(function, inputs, tangents, run), run.fallen
     finally:
-        run.alive, run.waiting = False, None
+        run.alive = False
 
 
 def _evaluated(

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, primal, run_of
 from captum_lie.core.tangents.registry import aten, rule
-from captum_lie.core.tangents.waiting import Convolution
 
 
 @rule(aten.convolution.default)
@@ -18,20 +17,19 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
     run = run_of((x, weight, bias))
     if isinstance(weight, Dual) or not isinstance(x, Dual):
         return _moving_weight(x, weight, bias, *options)
-    batched = x.ndim == weight.ndim
-    stack = x.stack if batched else x.stack.unsqueeze(1)
-    moving = isinstance(bias, Dual)
-    work = Convolution(stack, weight, None if moving else bias, *options)
-    if batched and not moving:
-        return Dual.of(work, run)
-    out = work() if batched else work().squeeze(1)
-    if isinstance(bias, Dual):
-        out.add_(bias.stack.view(run.rows, *([1] if batched else []), *_channels(weight)))
+    stack = x.stack
+    batched = stack.ndim > weight.ndim
+    folded = stack.flatten(0, 1) if batched else stack
+    out = torch.convolution(folded, weight, None, *options)
+    if batched:
+        out = out.unflatten(0, stack.shape[:2])
+    if bias is not None:
+        shape = (-1, *[1] * (weight.ndim - 2))
+        if isinstance(bias, Dual):
+            out.add_(bias.stack.view(run.rows, *([1] if batched else []), *shape))
+        else:
+            out[0].add_(bias.view(shape))
     return Dual(out, run)
-
-
-def _channels(weight: Tensor) -> tuple[int, ...]:
-    return (-1, *[1] * (weight.ndim - 2))
 
 
 def _moving_weight(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Dual:
@@ -45,6 +43,6 @@ def _moving_weight(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any
         if isinstance(weight, Dual):
             row += torch.convolution(x0, weight.stack[i], None, *options)
         if isinstance(bias, Dual):
-            row += bias.stack[i].view(_channels(weight))
+            row += bias.stack[i].view(-1, *[1] * (weight.ndim - 2))
         rows.append(row)
     return Dual(torch.stack(rows), run)
