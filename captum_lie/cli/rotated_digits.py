@@ -14,7 +14,8 @@ from captum_lie.cli.console import explained, say_written
 from captum_lie.cli.finishing import DIGITS, reserved
 from captum_lie.cli.inputs import choose_device, parse_size
 from captum_lie.results import DigitsStudy, save
-from captum_lie.show.digits import digits_table, write_digits
+from captum_lie.show.digits import write_digits
+from captum_lie.show.digits_table import digits_table
 from captum_lie.studies.digits import DigitsOptions, Training, rotated_digits
 from captum_lie.studies.specs import parse_spec
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+
+from captum_lie.show.writing import encoded
 
 
 def render(template: str, *, package: str = "captum_lie.show", **values: Any) -> str:
@@ -29,7 +30,4 @@ def embed(figure: Figure) -> str:
 
 def png(figure: Figure) -> bytes:
     """A figure as a PNG file, the same for the same figure."""
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"dpi": 110, "metadata": {"Software": None}}
-    figure.savefig(buffer, format="png", **options)
-    return buffer.getvalue()
+    return encoded(figure, "png", dpi=110)

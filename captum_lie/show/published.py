@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from captum_lie._compat import tomllib
 from captum_lie.results import DigitsStudy
+from captum_lie.show.digits_table import digits_table
 
 
 def beside_published(study: DigitsStudy) -> pd.DataFrame:
@@ -28,18 +29,10 @@ def beside_published(study: DigitsStudy) -> pd.DataFrame:
     """
     text = files("captum_lie.show").joinpath("published.toml").read_text(encoding="utf-8")
     rows = [{"sd": float("nan"), **result} for result in tomllib.loads(text)["result"]]
-    last = study.last()
-    for penalty in dict.fromkeys(run.penalty for run in study.runs):
-        errors = last.loc[last["penalty"] == penalty, "error"]
+    own = digits_table(study)
+    for penalty, error, sd in zip(own["penalty"], own["error"], own["error_sd"], strict=True):
         name = f"{study.model}, penalty {penalty:g}" if penalty else study.model
-        rows.append(
-            {
-                "name": name,
-                "error": 100 * errors.mean(),
-                "sd": 100 * errors.std(),
-                "source": "this training",
-            }
-        )
+        rows.append({"name": name, "error": 100 * error, "sd": 100 * sd, "source": "this training"})
     return pd.DataFrame(rows)[["name", "error", "sd", "source"]]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import signal
 import sys
@@ -22,6 +21,8 @@ from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
+
+from tests.onnx.processes import children
 
 #: Seconds and bytes that an audit may take, whatever the file.
 SECONDS, MEMORY = 60, 3 * 10**9
@@ -248,10 +249,9 @@ def _status(process: int | str, field: str) -> int:
 def _watch_children(stop: threading.Event, peaks: list[int]) -> None:
     """Add the bytes that each child has had at most. ``ru_maxrss`` starts at its parent's."""
     while not stop.wait(0.05):
-        for process in Path("/proc").glob("[0-9]*"):
+        for process in children():
             with contextlib.suppress(OSError, IndexError):  # it has ended
-                if _status(process.name, "PPid") == os.getpid():
-                    peaks.append(_status(process.name, "VmHWM") * 1024)
+                peaks.append(_status(process, "VmHWM") * 1024)
 
 
 def main(first: int, stop: int, folder: Path, files: list[Path]) -> None:
@@ -264,8 +264,8 @@ def main(first: int, stop: int, folder: Path, files: list[Path]) -> None:
         raise TimeoutError(f"more than {SECONDS} s")
 
     signal.signal(signal.SIGALRM, late)
-    children, stopped = [0], threading.Event()
-    threading.Thread(target=_watch_children, args=(stopped, children), daemon=True).start()
+    theirs, stopped = [0], threading.Event()
+    threading.Thread(target=_watch_children, args=(stopped, theirs), daemon=True).start()
     contents = [file.read_bytes() for file in files]
     for seed in range(first, stop):
         kind, content = mutant(contents[seed // len(KINDS) % len(files)], seed)
@@ -292,7 +292,7 @@ def main(first: int, stop: int, folder: Path, files: list[Path]) -> None:
         }
         print(json.dumps(found), flush=True)
     stopped.set()
-    peaks = [_status("self", "VmHWM") * 1024, max(children)]
+    peaks = [_status("self", "VmHWM") * 1024, max(theirs)]
     print(json.dumps({"peak": sum(peaks), "of": peaks}), flush=True)
 
 

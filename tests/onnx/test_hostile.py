@@ -32,23 +32,10 @@ from captum_lie_onnx import (
 from captum_lie_onnx.isolation import IsolatedSession
 from captum_lie_onnx.metadata import Metadata
 from tests.onnx import toy_graphs as toy
+from tests.onnx.processes import children
 
 LIMITS = Limits(memory=2**30, load_seconds=20, run_seconds=20)
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def children() -> set[int]:
-    """Processes whose parent is this one, zombies included."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            if int(fields[1]) == os.getpid():
-                found.add(int(entry.name))
-    return found
 
 
 @pytest.fixture(autouse=True)
