@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from threading import Barrier, BrokenBarrierError, Event, Thread
 from typing import Any
 
@@ -162,3 +162,26 @@ def test_settings_that_cannot_be_made_let_others_have_a_turn() -> None:
         for enter in (turns.__enter__, lambda: pool.submit(turns.__enter__).result(5)):
             with pytest.raises(OSError, match="no"):
                 enter()
+
+
+def test_scopes_that_share_their_turns_never_wait_for_one_another() -> None:
+    """Each of two threads enters first what the other enters second."""
+    outer = Turns(nullcontext)
+    inner = Turns(nullcontext, within=outer)
+    entered = Barrier(2)
+
+    def enter(first: Turns, second: Turns) -> None:
+        with first:
+            with suppress(BrokenBarrierError):
+                entered.wait(0.5)  # in vain: the other thread is not let in
+            with second:
+                pass
+
+    threads = [
+        Thread(target=enter, args=pair, daemon=True) for pair in ((outer, inner), (inner, outer))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)

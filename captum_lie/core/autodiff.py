@@ -65,7 +65,6 @@ def _settings() -> Iterator[None]:
         with (
             torch.inference_mode(False),
             sdpa_kernel(SDPBackend.MATH),
-            AffineBatchNorm(),
             _direct_checkpoints(),
             kept_buffers(),
         ):
@@ -102,7 +101,15 @@ def _no_hooks(*_: object, **__: object) -> Iterator[None]:
     yield  # here the function is called
 
 
-_turns = Turns(_settings)
+@contextmanager
+def _settings_of_torch() -> Iterator[None]:
+    with _prepared, AffineBatchNorm():
+        yield
+
+
+#: What our own forward mode needs, and all that PyTorch's own modes need besides.
+_prepared = Turns(_settings)
+_turns = Turns(_settings_of_torch, within=_prepared)
 
 
 def unhooked() -> AbstractContextManager[None]:
@@ -152,7 +159,7 @@ def pushforward(
         >>> pushforward(torch.square, (x,), (tangents,)).shape
         torch.Size([3, 2, 1])
     """
-    with differentiable(), torch.no_grad():
+    with _prepared, torch.no_grad():
         inputs = tuple(x.detach().clone() for x in inputs)
         names = list(_STRATEGIES)
         known = _recall(forward_func)
@@ -163,7 +170,8 @@ def pushforward(
         errors: dict[str, RuntimeError] = {}
         for name in names:
             try:
-                result = _STRATEGIES[name](function, inputs, tangents, chunk_size)
+                with _prepared if name == "stack" else differentiable():
+                    result = _STRATEGIES[name](function, inputs, tangents, chunk_size)
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise

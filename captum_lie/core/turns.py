@@ -16,6 +16,8 @@ class Turns:
 
     Args:
         settings: makes the settings, and undoes them on leaving.
+        within: another scope with which the turns are shared: whoever has one may enter the other,
+            in any order.
 
     Example:
         >>> from contextlib import contextmanager
@@ -32,9 +34,11 @@ class Turns:
         off
     """
 
-    def __init__(self, settings: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self, settings: Callable[[], AbstractContextManager[None]], within: Turns | None = None
+    ) -> None:
         self._settings = settings
-        self._turn = RLock()
+        self._turn: RLock = RLock() if within is None else within._turn
         self._scopes = 0
         self._made = ExitStack()
 

@@ -19,9 +19,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from captum_lie.core.autodiff import _vmapped, differentiable
+from captum_lie.core.autodiff import _vmapped, differentiable, pushforward
 from captum_lie.core.derivative import tangent_basis
-from captum_lie.core.tangents import fallbacks, pushforward
+from captum_lie.core.tangents import fallbacks
 from captum_lie.groups import get_groups
 from tests.benchmarks.measuring import compare
 
@@ -36,8 +36,7 @@ MODELS = (
 
 
 def by_engine(model: nn.Module, x: Tensor, tangents: Tensor, chunk: int | None) -> Tensor:
-    with differentiable(), torch.no_grad():
-        return pushforward(model, (x,), (tangents,), chunk)
+    return pushforward(model, (x,), (tangents,), chunk_size=chunk)
 
 
 def by_vmap(model: nn.Module, x: Tensor, tangents: Tensor, chunk: int | None) -> Tensor:

@@ -1,7 +1,7 @@
-"""What is done between a convolution and the normalisation behind it counts, seen or unseen.
+"""What is done between convolution, normalisation and activation counts, seen or unseen.
 
-Whoever folds one into the other, or lets the convolution wait, is held to this: weights may change
-in between, its input be written to through an alias without tangents, its result be kept.
+Whoever folds one into the other, or lets one wait, is held to this: weights may change in between,
+tensors be written to through an alias without tangents, results be kept.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from captum_lie.core.tangents import pushforward
+from captum_lie.core.tangents import Dual, pushforward
 
 Function = Callable[[Tensor], Tensor]
 
@@ -29,6 +30,7 @@ def _pieces(seed: int, size: int = 3) -> tuple[nn.Conv2d, nn.Module]:
 
 
 CONV, NORM = _pieces(0)
+MEAN, VARIANCE = NORM.get_buffer("running_mean"), NORM.get_buffer("running_var")
 POINT = _pieces(1, size=1)[0].to(memory_format=torch.channels_last)
 
 
@@ -113,11 +115,203 @@ def another_convolution_after_an_error(x: Tensor) -> Tensor:
     return NORM(y)
 
 
+def convolution_kept(x: Tensor) -> Tensor:
+    y = CONV(x)
+    z = torch.relu_(NORM(y))
+    return z + y
+
+
+def convolution_overwritten(x: Tensor) -> Tensor:
+    y = CONV(x)
+    z = NORM(y)
+    y.mul_(-2)
+    return torch.relu_(z) + y
+
+
+def convolution_overwritten_through_a_view(x: Tensor) -> Tensor:
+    y = CONV(x)
+    view = y[:, 1:4]
+    z = NORM(y)
+    view.mul_(-2)
+    return torch.relu_(z)
+
+
+def convolution_overwritten_through_a_late_view(x: Tensor) -> Tensor:
+    y = CONV(x)
+    z = NORM(y)
+    y[:, 1:4].mul_(-2)
+    return torch.relu_(z).sum((2, 3)) * y.mean((2, 3))
+
+
+def convolution_overwritten_through_an_alias(x: Tensor) -> Tensor:
+    y = CONV(x)
+    alias = y.detach()
+    z = NORM(y)
+    alias.mul_(-2)
+    return torch.relu_(z)
+
+
+def convolution_overwritten_through_a_late_alias(x: Tensor) -> Tensor:
+    y = CONV(x)
+    z = NORM(y)
+    y.detach().mul_(-2)
+    return torch.relu_(z)
+
+
+def convolution_overwritten_as_data(x: Tensor) -> Tensor:
+    y = CONV(x)
+    z = NORM(y)
+    y.data.mul_(-2)
+    return torch.relu_(z)
+
+
+def convolution_written_to_by_name(x: Tensor) -> Tensor:
+    y = CONV(x)
+    z = NORM(y)
+    torch.ops.aten.mul_(self=y, other=-2)
+    return torch.relu_(z)
+
+
+def view_of_a_convolution_that_is_gone(x: Tensor) -> Tensor:
+    y = CONV(x)
+    view = y[:, :3]
+    z = NORM(y)
+    del y
+    return torch.relu_(z)[:, :3] * view
+
+
+def statistics_changed(x: Tensor) -> Tensor:
+    own = MEAN.clone()
+    z = NORM(CONV(x))
+    MEAN.add_(3)
+    z = torch.relu_(z)
+    MEAN.copy_(own)
+    return z
+
+
+def normalised_twice(x: Tensor) -> Tensor:
+    y = CONV(x)
+    a, b = NORM(y), NORM(y)
+    del y
+    return torch.relu_(a) * b.sin_()
+
+
+def normalised_again_after_the_first_is_gone(x: Tensor) -> Tensor:
+    y = CONV(x)
+    NORM(y).relu_()
+    z = NORM(y)
+    del y
+    return z.relu_()
+
+
+def normalised_again_after_an_activation_of_the_first(x: Tensor) -> Tensor:
+    y = CONV(x)
+    a = NORM(y)
+    b = torch.relu(a)
+    c = NORM(y)
+    del y
+    return a.relu_() * b + c.relu_()
+
+
+def a_view_before_an_activation_in_place(x: Tensor) -> Tensor:
+    z = NORM(CONV(x))
+    view = z[:, 2:]
+    torch.relu_(z)
+    return view
+
+
+def normalisation_used_before_and_after(x: Tensor) -> Tensor:
+    z = NORM(CONV(x))
+    a = torch.relu(z)
+    b = torch.sin(z)
+    torch.relu_(z)
+    return a * b + z
+
+
+def normalisation_of_what_is_added(x: Tensor) -> Tensor:
+    y = CONV(x)
+    z = NORM(y)
+    z += y
+    return z * y
+
+
+def normalisation_added_to_its_origin(x: Tensor) -> Tensor:
+    y = CONV(x)
+    z = NORM(y)
+    y += z
+    return z * y
+
+
+def normalisation_added_to_itself(x: Tensor) -> Tensor:
+    a, b, c = NORM(CONV(x)), NORM(CONV(x)), NORM(CONV(x.sin()))
+    a.add_(a)
+    return a * (b + b) + (c + b)
+
+
+def two_normalisations_summed(x: Tensor) -> Tensor:
+    a, b, c = NORM(CONV(x)), NORM(CONV(x.sin())), NORM(CONV(x.cos()))
+    total = a + b
+    c += a
+    return torch.relu_(total) * b + c * a
+
+
+def a_smaller_summand(x: Tensor) -> Tensor:
+    z = NORM(CONV(x))
+    row = x.mean((0, 2, 3))[:, None, None]
+    z += row
+    return NORM(CONV(x)) + row + row.add(z, alpha=2) + z.add(row, alpha=-3)
+
+
+def sums_with_a_factor(x: Tensor) -> Tensor:
+    y = x[:, :, 1:-1, 1:-1]
+    z = NORM(CONV(x))
+    z.add_(y, alpha=-2)
+    return NORM(CONV(x)).add(y, alpha=3) + NORM(CONV(x)).sub(y) + z
+
+
+def activations(x: Tensor) -> Tensor:
+    makers = (
+        torch.relu, torch.relu_, F.relu6, F.hardtanh_, F.leaky_relu, F.leaky_relu_, F.silu,
+        F.hardswish, F.gelu, torch.sigmoid_, torch.tanh_, lambda z: F.silu(z, inplace=True),
+        lambda z: F.relu6(z, inplace=True), lambda z: F.hardswish(z, inplace=True), torch.sign,
+    )  # fmt: skip
+    return torch.cat([f(NORM(CONV(x))) for f in makers])
+
+
+def activations_of_what_is_kept(x: Tensor) -> Tensor:
+    y = CONV(x)
+    results = []
+    for f in (torch.relu_, F.hardtanh_, F.leaky_relu_, torch.sigmoid_):
+        z = NORM(y)
+        results += [f(z), z]
+    return torch.cat([*results, y])
+
+
+def channels_last(x: Tensor) -> Tensor:
+    z = NORM(POINT(x.to(memory_format=torch.channels_last)))
+    return torch.relu_(z).permute(0, 2, 3, 1).flatten(1)
+
+
+def one_dimension(x: Tensor) -> Tensor:
+    y = torch.conv1d(x.flatten(2), torch.ones(6, 6, 3).double() / 18)
+    return torch.relu_(F.batch_norm(y, MEAN, VARIANCE)) + F.batch_norm(y, MEAN, VARIANCE)
+
+
 @pytest.mark.parametrize(
     "function",
-    [plainly, used_again, input_overwritten, input_overwritten_by_name,
-     input_overwritten_through_an_alias, result_overwritten, weight_swapped, weight_replaced,
-     one_buffer_for_two, a_choice_by_layout, another_convolution_after_an_error],
+    [convolution_kept, convolution_overwritten, convolution_overwritten_through_a_view,
+     convolution_overwritten_through_a_late_view, convolution_overwritten_through_an_alias,
+     convolution_overwritten_through_a_late_alias, convolution_overwritten_as_data,
+     convolution_written_to_by_name, view_of_a_convolution_that_is_gone, statistics_changed,
+     normalised_twice, normalised_again_after_the_first_is_gone,
+     normalised_again_after_an_activation_of_the_first, a_view_before_an_activation_in_place,
+     normalisation_used_before_and_after, normalisation_of_what_is_added,
+     normalisation_added_to_its_origin, normalisation_added_to_itself, two_normalisations_summed,
+     a_smaller_summand, sums_with_a_factor, activations, activations_of_what_is_kept,
+     channels_last, one_dimension, plainly, used_again, input_overwritten,
+     input_overwritten_by_name, input_overwritten_through_an_alias, result_overwritten,
+     weight_swapped, weight_replaced, one_buffer_for_two, a_choice_by_layout,
+     another_convolution_after_an_error],
 )  # fmt: skip
 def test_derivatives_are_those_of_torch(function: Function) -> None:
     torch.manual_seed(2)
@@ -145,3 +339,50 @@ def test_what_a_hook_keeps_is_what_there_was() -> None:
     CONV.weight.data.mul_(2)
     h.mul_(3)
     torch.testing.assert_close(y * 1.0, expected)
+
+
+def test_what_a_hook_keeps_of_what_waits() -> None:
+    kept: list[Tensor] = []
+
+    def keeping(x: Tensor) -> Tensor:
+        y = CONV(x)
+        kept.append(NORM(y))  # its convolution is gone by the end
+        kept.append(y)
+        z = NORM(y)
+        kept.append(z)
+        return torch.relu(z)
+
+    x = torch.rand(2, 6, 7, 9).double()
+    y = CONV(x).detach()
+    pushforward(keeping, (x,), (x[None],))
+    MEAN.add_(1)
+    first, convolved, second = kept
+    convolved.mul_(3)
+    MEAN.sub_(1)
+    torch.testing.assert_close(first * 1.0, NORM(y).detach())
+    torch.testing.assert_close(second * 1.0, NORM(y).detach())
+
+
+def test_a_normalisation_takes_the_memory_of_a_convolution_that_is_gone() -> None:
+    places: list[int] = []
+
+    def place(x: Tensor) -> int:
+        assert isinstance(x, Dual)
+        return x._stack.data_ptr()
+
+    def noting(x: Tensor) -> Tensor:
+        y = CONV(x)
+        places.append(place(y))
+        y = NORM(y)
+        y = torch.relu_(y)
+        places.append(place(y))
+        kept = CONV(y[:, :, :3, :3])
+        places.append(place(kept))
+        z = torch.relu_(NORM(kept))
+        places.append(place(z))
+        return z
+
+    x = torch.rand(2, 6, 7, 9).double()
+    pushforward(noting, (x,), (x[None],))
+    assert places[0] == places[1]
+    assert places[2] != places[3]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
 from captum_lie.core.tangents.nesting import members, replaced
-from captum_lie.core.tangents.registry import NoRule, is_mutating, rule_of
+from captum_lie.core.tangents.registry import RULES, NoRule, is_mutating, rule_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Run:
@@ -40,22 +43,30 @@ class Dual(Tensor):
     stack, so that what is written in place reaches tensor and tangents alike.
     """
 
-    stack: Tensor
     run: Run
+    _stack: Tensor
 
     __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, stack: Tensor, run: Run) -> Dual:
+    def __new__(cls, stack: Tensor, run: Run) -> Self:
         if isinstance(stack, Dual) or len(stack) != run.rows:
             raise NoRule("a stack of another evaluation")
-        primal = stack[0]
-        dual: Dual = cast(Any, Tensor)._make_wrapper_subclass(
-            cls, primal.shape, strides=primal.stride(), dtype=stack.dtype, device=stack.device
+        dual: Self = cast(Any, Tensor)._make_wrapper_subclass(
+            cls,
+            stack.shape[1:],
+            strides=stack.stride()[1:],
+            dtype=stack.dtype,
+            device=stack.device,
         )
-        dual.stack = stack
+        dual._stack = stack
         dual.run = run
         return dual
+
+    @property
+    def stack(self) -> Tensor:
+        """Tensor and tangents, ``[1 + T, ...]``; whoever asks for it may write to it."""
+        return self._stack
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's has no types
         return f"Dual({self.stack[0]}, tangents={len(self.stack) - 1})"
@@ -67,7 +78,7 @@ class Dual(Tensor):
         if _met(args) == "ended":
             args, kwargs = replaced((args, kwargs or {}), Dual, _settled)
             return func(*args, **kwargs)
-        apply = rule_of(func)
+        apply = RULES.get(func) or rule_of(func)
         result = apply(*args, **kwargs) if kwargs else apply(*args)
         if args and result is args[0] and isinstance(result, Dual) and not is_mutating(func):
             return Dual(result.stack[:], result.run)  # autograd takes results for new tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,12 +10,12 @@ from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, primal, run_of
 from captum_lie.core.tangents.registry import aten, rule
+from captum_lie.core.tangents.waiting import Unseen
 
 
 @rule(aten.convolution.default)
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Dual:
     """``(w * x + b)˙ = w * t_x + t_w * x + t_b``."""
-    run = run_of((x, weight, bias))
     if isinstance(weight, Dual) or not isinstance(x, Dual):
         return _moving_weight(x, weight, bias, *options)
     stack = x.stack
@@ -22,14 +23,28 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
     folded = stack.flatten(0, 1) if batched else stack
     out = torch.convolution(folded, weight, None, *options)
     if batched:
-        out = out.unflatten(0, stack.shape[:2])
+        out = out.view(*stack.shape[:2], *out.shape[1:])
     if bias is not None:
         shape = (-1, *[1] * (weight.ndim - 2))
         if isinstance(bias, Dual):
-            out.add_(bias.stack.view(run.rows, *([1] if batched else []), *shape))
+            out.add_(bias.stack.view(x.run.rows, *([1] if batched else []), *shape))
         else:
             out[0].add_(bias.view(shape))
-    return Dual(out, run)
+    return Unseen(out, x.run)
+
+
+@rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    groups: int = 1,
+) -> Dual:
+    """The same without a detour: one dispatch of two, each of which costs Python's time."""
+    return convolution(x, weight, bias, stride, padding, dilation, False, (0,), groups)
 
 
 def _moving_weight(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Dual:

@@ -17,6 +17,7 @@ from captum_lie.core.normalisation import fixed_statistics
 from captum_lie.core.tangents.dual import Dual, primal
 from captum_lie.core.tangents.fallback import by_forward_mode
 from captum_lie.core.tangents.registry import NoRule, aten, rule
+from captum_lie.core.tangents.waiting import scaled
 
 _INPUT_ONLY = [True, False, False]
 
@@ -41,11 +42,11 @@ def batch_norm(
         return _batch_statistics(x, weight, bias, running_mean, eps)
     assert running_mean is not None
     assert running_var is not None
+    if len(running_mean) != x.shape[1]:
+        raise NoRule(f"statistics of {len(running_mean)} channels for {x.shape[1]}")
     scale, shift = fixed_statistics(running_mean, running_var, weight, bias, eps)
     channels = (-1, *[1] * (x.ndim - 2))
-    out = x.stack * scale.view(channels).to(x.dtype)
-    out[0].add_(shift.view(channels))
-    return Dual(out, x.run)
+    return scaled(x, scale.view(channels).to(x.dtype), shift.view(channels))
 
 
 def _batch_statistics(

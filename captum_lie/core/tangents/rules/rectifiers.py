@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,18 +10,43 @@ from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual
 from captum_lie.core.tangents.registry import aten, rule
+from captum_lie.core.tangents.waiting import memory_for, overwritten, unscaled
 
 
-def _into(x: Dual, in_place: bool) -> Tensor:
-    return x.stack if in_place else torch.empty_like(x.stack)
+def _rectified(
+    x: Dual,
+    value_into: Callable[[Tensor, Tensor], object],
+    tangents_into: Callable[[Tensor, Tensor, Tensor], object],
+    in_place: bool,
+) -> Dual:
+    """An activation.
+
+    Args:
+        value_into: ``(x, out)`` writes ``f(x)``, to ``x`` itself perhaps.
+        tangents_into: ``(t, x, out)`` writes ``t ∘ f'(x)`` for tangents ``[T, *x.shape]``, to ``t``
+            itself perhaps.
+        in_place: whether x is overwritten.
+    """
+    value, tangents, factor = unscaled(x)
+    out = memory_for(x, in_place)
+    if factor is None:
+        tangents_into(tangents, value, out[1:])
+    else:
+        slope = torch.empty_like(value)
+        tangents_into(factor.expand_as(value)[None], value, slope[None])
+        torch.mul(tangents, slope, out=out[1:])
+    value_into(value, out[0])
+    return overwritten(x, out) if in_place else Dual(out, x.run)
 
 
 def _relu(x: Dual, in_place: bool) -> Dual:
     """``t`` where ``x > 0``, else 0."""
-    stack, out = x.stack, _into(x, in_place)
-    aten.threshold_backward.grad_input(stack[1:], stack[0], 0, grad_input=out[1:])
-    torch.clamp_min(stack[0], 0, out=out[0])
-    return x if in_place else Dual(out, x.run)
+    return _rectified(
+        x,
+        lambda value, out: torch.clamp_min(value, 0, out=out),
+        lambda t, value, out: aten.threshold_backward.grad_input(t, value, 0, grad_input=out),
+        in_place,
+    )
 
 
 @rule(aten.relu.default)
@@ -35,10 +61,14 @@ def relu_(x: Dual) -> Dual:
 
 def _hardtanh(x: Dual, low: Any, high: Any, in_place: bool) -> Dual:
     """``t`` where ``low < x < high``, else 0."""
-    stack, out = x.stack, _into(x, in_place)
-    aten.hardtanh_backward.grad_input(stack[1:], stack[0], low, high, grad_input=out[1:])
-    torch.clamp(stack[0], low, high, out=out[0])
-    return x if in_place else Dual(out, x.run)
+    return _rectified(
+        x,
+        lambda value, out: torch.clamp(value, low, high, out=out),
+        lambda t, value, out: aten.hardtanh_backward.grad_input(
+            t, value, low, high, grad_input=out
+        ),
+        in_place,
+    )
 
 
 @rule(aten.hardtanh.default)
@@ -63,12 +93,14 @@ def relu6_(x: Dual) -> Dual:
 
 def _leaky_relu(x: Dual, slope: Any, in_place: bool) -> Dual:
     """``t`` where ``x > 0``, else ``slope · t``."""
-    stack, out = x.stack, _into(x, in_place)
-    aten.leaky_relu_backward.grad_input(
-        stack[1:], stack[0].expand_as(stack[1:]), slope, False, grad_input=out[1:]
+    return _rectified(
+        x,
+        lambda value, out: aten.leaky_relu.out(value, slope, out=out),
+        lambda t, value, out: aten.leaky_relu_backward.grad_input(
+            t, value.expand_as(t), slope, False, grad_input=out
+        ),
+        in_place,
     )
-    aten.leaky_relu.out(stack[0], slope, out=out[0])
-    return x if in_place else Dual(out, x.run)
 
 
 @rule(aten.leaky_relu.default)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, aligned, primals, write
 from captum_lie.core.tangents.registry import NoRule, aten, rule
+from captum_lie.core.tangents.waiting import added
 
 
 @rule(aten.copy_.default)
@@ -44,6 +45,9 @@ def add_(x: Tensor, other: Tensor, *, alpha: float = 1) -> Tensor:
     """``(x + α y)˙ = t_x + α t_y``."""
     if not isinstance(x, Dual):
         raise NoRule("a moving tensor is added to a constant one in place")
+    in_passing = added(x, other, in_place=True) if alpha == 1 else None
+    if in_passing is not None:
+        return in_passing
     if isinstance(other, Dual):
         x.stack.add_(aligned(other, x.ndim), alpha=alpha)
     else:
