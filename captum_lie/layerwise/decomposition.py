@@ -134,7 +134,7 @@ def _aligned(
 ) -> _Found:
     """A single tangent rides on the recorded evaluation, wherever it can be carried through.
 
-    Several would take as many times its memory, and save no more than one of their evaluations.
+    Several would take more memory, and no less time than an evaluation of their own.
     """
     basis, mixing = tangent_basis(groups)
     if len(basis) == 1:

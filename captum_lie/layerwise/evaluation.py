@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from captum_lie.core.autodiff import differentiable, unhooked
 from captum_lie.core.memory import lazy_clone
+from captum_lie.core.tangents import hand_on
 from captum_lie.layerwise.hooks import Leaves, frozen, hooked
 from captum_lie.layerwise.placing import Placing
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side
@@ -84,7 +85,9 @@ class Evaluation:
         if not self._is_recording():
             return self._again(arguments)
         parent = self._running[-1] if self._running else None
-        call = Call(name, module, self._counts[name], parent, arguments)
+        constants = [None if depends(x) else x for x in arguments.values]
+        left = Leaves(constants, arguments.structure)
+        call = Call(name, module, self._counts[name], parent, left)
         self._counts[name] += 1
         self._calls.append(call)
         self._running.append(call)
@@ -121,7 +124,8 @@ class Evaluation:
                     continue
                 layout = self._placing.layout(call, side, x)
                 copy = lazy_clone(x)
-                boundary = Boundary(x, copy, layout, (x._version, copy._version), leaf)
+                hand_on(x, copy)
+                boundary = Boundary(x, copy, layout, leaf)
                 call.side(side).append(boundary)
                 self._placing.note(boundary)
                 if self._on_boundary is not None:

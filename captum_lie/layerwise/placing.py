@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from captum_lie.errors import InvalidValueError
 from captum_lie.layerwise.tracing import Boundary, Call, Overrides, Side
@@ -21,7 +24,7 @@ class Placing:
     def __init__(self, batch: int, image: tuple[int, int], overrides: Overrides) -> None:
         self._batch, self._image = batch, image
         self._overrides = overrides
-        self._layouts: dict[int, Layout] = {}  # by id; the boundaries keep these tensors alive
+        self._layouts: MutableMapping[Tensor, Layout] = WeakIdKeyDictionary()
         self._by_shape: dict[tuple[int, ...], Layout] = {}
         self._grids: dict[tuple[int, tuple[int, int]], None] = {}  # a set that keeps its order
 
@@ -48,16 +51,16 @@ class Placing:
     def note(self, boundary: Boundary) -> None:
         """Remember a layout for what will be met later."""
         layout, x = boundary.layout, boundary.copy
-        self._layouts[id(x)] = layout
+        self._layouts[x] = layout
         if layout.moves and layout.regrouping is None:  # windows of one shape may be shifted
             self._by_shape[tuple(x.shape)] = layout
         if layout.grid is not None and layout.regrouping is None:
             self._grids[layout.prefix, layout.grid] = None
 
     def _evidence(self, call: Call, side: Side, x: Tensor) -> Evidence:
-        known = self._layouts.get(id(x))
+        known = self._layouts.get(x)
         if known is None and side == "output":
-            known = next((b.layout for b in call.inputs if b.original.shape == x.shape), None)
+            known = next((b.layout for b in call.inputs if b.shape == x.shape), None)
         if known is None:
             known = self._by_shape.get(tuple(x.shape))
         return Evidence(

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
+from weakref import ref
 
 from torch import Tensor, nn
 
+from captum_lie.core.tangents import snapshot
 from captum_lie.core.validation import one_of
 from captum_lie.errors import InvalidTypeError, InvalidValueError
 from captum_lie.layerwise.hooks import Leaves
@@ -17,26 +19,46 @@ from captum_lie.layouts import NCHW, TRIVIAL, UNKNOWN, Layout, passes_on
 Side = Literal["input", "output"]
 
 
-@dataclass(eq=False)
 class Boundary:
     """One tensor at a module's input or output: the original and the copy that went on.
 
-    Whichever of the two was not overwritten since gives the value. ``leaf`` is its place among the
-    leaves of the arguments or of the output.
+    Args:
+        original, copy: the same values. Whichever of the two was not overwritten since gives
+            :attr:`value`; tensors that carry tangents are not held, but their snapshot is.
+        layout: which axes are spatial.
+        leaf: its place among the leaves of the arguments or of the output.
     """
 
-    original: Tensor
-    copy: Tensor
-    layout: Layout
-    versions: tuple[int, int]
-    leaf: int
+    def __init__(self, original: Tensor, copy: Tensor, layout: Layout, leaf: int) -> None:
+        self.layout, self.leaf, self.shape = layout, leaf, copy.shape
+        self._original, self._copy = (ref(original), original._version), (ref(copy), copy._version)
+        held = snapshot(original)
+        tensors = (original, copy) if held is original else (held,)
+        self._held = [(tensor, tensor._version) for tensor in tensors]
+
+    @property
+    def copy(self) -> Tensor:
+        """The copy that went on, while the model has it at least."""
+        copy = self._copy[0]()
+        assert copy is not None
+        return copy
 
     @property
     def value(self) -> Tensor:
-        for tensor, version in zip((self.original, self.copy), self.versions, strict=True):
+        for tensor, version in self._held:
             if tensor._version == version:
                 return tensor.detach()
         raise RuntimeError("Both the tensor and its copy were overwritten in place.")
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """``(h, w)`` of the image or grid."""
+        return self.layout.extent(self._held[0][0])
+
+    def is_next_to(self, before: Boundary) -> bool:
+        """Whether what went on from the boundary before arrived here as it was."""
+        (here, now), (there, then) = self._original, before._copy
+        return here is there and now == then
 
 
 @dataclass(eq=False)
@@ -47,7 +69,8 @@ class Call:
         name: dotted name in the model, ``""`` for the model itself.
         index: how many times this module was called before.
         parent: the call within which it happened.
-        arguments: leaves of what it was given, and how to put them together.
+        arguments: leaves of what it was given, None for those that are its inputs, and how to put
+            them together.
         has_children: whether other calls happened within it.
     """
 
@@ -89,7 +112,7 @@ class Call:
     def extent(self) -> tuple[int, int] | None:
         """``(h, w)`` of the first image or grid that it got; to be asked for once it has all."""
         moving = (b for b in self.inputs if b.layout.moves)
-        return next((b.layout.extent(b.copy) for b in moving), None)
+        return next((b.extent for b in moving), None)
 
     def side(self, side: Side) -> list[Boundary]:
         """The boundaries of one side."""

@@ -34,10 +34,7 @@ class _Step:
         """
         here = self.boundary
         return (
-            gradient is self.gradient
-            and here.original is before.copy
-            and here.versions[0] == before.versions[1]
-            and here.layout == before.layout
+            gradient is self.gradient and here.is_next_to(before) and here.layout == before.layout
         )
 
     def is_left_by(self, call: Call, side: Side) -> bool:
@@ -75,7 +72,7 @@ class Walk:
         last, narrowest = self._last, (boundary, gradient)
         if last is not None and self._continues(last, call, side, boundary, gradient):
             flux = last.flux
-            if last.boundary.copy.numel() <= boundary.copy.numel():
+            if last.boundary.shape.numel() <= boundary.shape.numel():
                 narrowest = last.narrowest
         else:
             self._settle()

@@ -190,6 +190,32 @@ def test_gradients_are_taken_through_each_module_only() -> None:
     assert result.self_contributions[branch - 1].abs().max() < 1e-15
 
 
+@pytest.mark.parametrize("groups", [["rotation"], ["rotation", "scale"]])
+def test_what_is_added_in_place_between_two_modules_is_seen(groups: Any) -> None:
+    """Its gradient is the same tensor on both sides; what it is taken at is not."""
+
+    class Between(nn.Module):
+        def __init__(self, in_place: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second = nn.Conv2d(3, 2, 3), nn.Sequential(nn.Tanh(), nn.Flatten())
+            self.in_place = in_place
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            ramp = torch.linspace(0, 9, y[0, 0].numel()).to(y).reshape(y.shape[2:])
+            y = y.add_(ramp) if self.in_place else y + ramp
+            return self.second(y)
+
+    x = images()
+    ours, expected = (
+        LayerwiseEquivarianceError(Between(in_place).double().eval()).attribute(x, groups)[0]
+        for in_place in (True, False)
+    )
+    torch.testing.assert_close(ours.self_contributions, expected.self_contributions)
+    assert bool(ours.self_contributions[0].abs().min() > 1e-6)
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointed_blocks(reentrant: bool) -> None:
     class Checkpointed(nn.Module):

@@ -10,5 +10,15 @@ from captum_lie.core.tangents.carrying import carried, derivatives_of
 from captum_lie.core.tangents.dual import Dual
 from captum_lie.core.tangents.engine import fallbacks, pushforward
 from captum_lie.core.tangents.registry import NoRule
+from captum_lie.core.tangents.snapshots import hand_on, snapshot
 
-__all__ = ["Dual", "NoRule", "carried", "derivatives_of", "fallbacks", "pushforward"]
+__all__ = [
+    "Dual",
+    "NoRule",
+    "carried",
+    "derivatives_of",
+    "fallbacks",
+    "hand_on",
+    "pushforward",
+    "snapshot",
+]

@@ -13,6 +13,7 @@ from captum_lie.core.tangents import resolution, rules  # noqa: F401 (they regis
 from captum_lie.core.tangents.custom import refused
 from captum_lie.core.tangents.dual import Dual, Run
 from captum_lie.core.tangents.registry import NoRule
+from captum_lie.core.tangents.snapshots import saved_as_snapshots
 
 
 @contextmanager
@@ -23,8 +24,8 @@ def carried(
 
     One evaluation of a function on them, within the scope, gives its derivatives
     (:func:`derivatives_of`) and the graph for a backward pass, which belongs behind the scope: the
-    tensors carry nothing any more there, and are constants like any others. Takes ``1 + T`` times
-    the memory of an evaluation.
+    tensors carry nothing any more there, and are constants like any others. A tensor takes ``1 + T``
+    times its memory for as long as the function has it; what autograd saves are tensors alone.
 
     Args:
         inputs: where to differentiate, each ``[N, ...]``; not modified.
@@ -44,7 +45,7 @@ def carried(
     """
     run = Run(len(tangents[0]))
     try:
-        with refused(Dual), kept_buffers():
+        with refused(Dual), kept_buffers(), saved_as_snapshots():
             yield tuple(
                 Dual(torch.cat([x.detach()[None], t]), run).requires_grad_()
                 for x, t in zip(inputs, tangents, strict=True)

@@ -44,6 +44,8 @@ class Dual(Tensor):
     """
 
     run: Run
+    #: A snapshot of the tensor and the version that it is of (:mod:`.snapshots`).
+    kept: tuple[int, Tensor] | None = None
     _stack: Tensor
 
     __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
