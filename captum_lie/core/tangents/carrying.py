@@ -24,8 +24,8 @@ def carried(
 
     One evaluation of a function on them, within the scope, gives its derivatives
     (:func:`derivatives_of`) and the graph for a backward pass, which belongs behind the scope: the
-    tensors carry nothing any more there, and are constants like any others. A tensor takes ``1 + T``
-    times its memory for as long as the function has it; what autograd saves are tensors alone.
+    tensors carry nothing any more there, and are constants like any others. While the function has
+    a tensor it takes ``1 + T`` times its memory; what autograd saves are tensors alone.
 
     Args:
         inputs: where to differentiate, each ``[N, ...]``; not modified.
