@@ -22,6 +22,7 @@ from captum_lie_onnx.exportable import (
     ExportOptions,
     ExportSettings,
     check_exportable,
+    check_normalised_once,
     metadata_of,
 )
 from captum_lie_onnx.group_entries import entry_of
@@ -131,9 +132,5 @@ def _on_plain_images(model: nn.Module, preprocessing: Preprocessing | None) -> n
         )
     if preprocessing.mean is None or preprocessing.std is None:
         return model
-    if isinstance(model, Normalized):
-        raise InvalidValueError(
-            "The model normalises its input itself (Normalized): leave mean and std out of "
-            "preprocessing."
-        )
+    check_normalised_once(model, preprocessing)
     return Normalized(model, preprocessing.mean, preprocessing.std, preprocessing.size).eval()

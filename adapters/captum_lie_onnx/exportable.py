@@ -99,14 +99,19 @@ def describe_input(
             f"preprocessing says images of {about.size}, but the example is {tuple(example.shape)}."
         )
     if isinstance(model, Normalized):
-        if about.mean is not None:
-            raise InvalidValueError(
-                "The model normalises its input itself (Normalized): leave mean and std out of "
-                "preprocessing."
-            )
+        check_normalised_once(model, about)
         mean, std = (tuple(v.flatten().tolist()) for v in (model.mean, model.std))
         return replace(about, size=(height, width), mean=mean, std=std, included=True)
     return replace(about, size=(height, width), included=about.mean is None)
+
+
+def check_normalised_once(model: nn.Module, about: Preprocessing) -> None:
+    """Raise ``ValueError`` if both the model and what is said of its input normalise."""
+    if isinstance(model, Normalized) and about.mean is not None:
+        raise InvalidValueError(
+            "The model normalises its input itself (Normalized): leave mean and std out of "
+            "preprocessing."
+        )
 
 
 def metadata_of(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_lie import examples
 from captum_lie.errors import InvalidValueError
 from captum_lie.extending.checks import check_images
-from captum_lie.images import ImageFolder, View
+from captum_lie.images import ImageFolder, View, resized
 
 Size = tuple[int, int]
 
@@ -127,9 +127,7 @@ def _embedded(wanted: Wanted, limit: int | None) -> AuditImages:
         images = torch.stack([View(channels=1)(image) for image in images])
     size = wanted.size or (images.shape[-2], images.shape[-1])
     wanted.check_room(len(images), size)
-    if size != tuple(images.shape[-2:]):
-        images = nn.functional.interpolate(images, size, mode="bicubic", antialias=True)
-    return AuditImages(images.clamp(0, 1))
+    return AuditImages(resized(images, size))
 
 
 def _folder(source: Path, wanted: Wanted, limit: int | None, max_unreadable: float) -> AuditImages:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_lie import examples
 from captum_lie.errors import InvalidValueError
+from captum_lie.images import resized
 from captum_lie_onnx.metadata import Preprocessing
 
 #: Batch sizes at which a graph is compared with its model.
@@ -22,9 +23,7 @@ def photographs_like(example: Tensor, about: Preprocessing) -> Tensor:
     channels = example.shape[3 if about.layout == "NHWC" else 1]
     if channels != photographs.shape[1]:
         photographs = photographs.mean(1, keepdim=True).expand(-1, channels, -1, -1)
-    assert about.size is not None
-    resized = nn.functional.interpolate(photographs, about.size, mode="bicubic", antialias=True)
-    return resized.clamp(0, 1)
+    return resized(photographs, about.size)
 
 
 def batches(images: Tensor, fixed: int | None) -> list[Tensor]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from captum_lie.cli.options import BorderName, InterpolationName
 from captum_lie.core.groups import OneParameterGroup, get_groups
@@ -96,22 +95,6 @@ def find_models(
         normalisation=parse_normalisation(mean, std),
         control=control,
     )
-
-
-def resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """Images at another size, by bicubic interpolation within [0, 1].
-
-    Args:
-        images: ``[N, C, H, W]``.
-        size: ``(height, width)``; None for what they have.
-
-    Example:
-        >>> resized(torch.rand(2, 3, 8, 8), (4, 6)).shape
-        torch.Size([2, 3, 4, 6])
-    """
-    if size is None or size == tuple(images.shape[-2:]):
-        return images
-    return nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def parse_size(size: str | None) -> tuple[int, int] | None:

@@ -23,7 +23,6 @@ from captum_lie.cli.inputs import (
     parse_metrics,
     parse_normalisation,
     parse_size,
-    resized,
 )
 from captum_lie.studies.sources import find_images
 
@@ -37,7 +36,6 @@ __all__ = [
     "parse_metrics",
     "parse_normalisation",
     "parse_size",
-    "resized",
     "say_skipped",
     "say_written",
 ]

@@ -8,6 +8,7 @@ from captum_lie.images.batches import Batches, ImageFolder
 from captum_lie.images.files import EXTENSIONS, read_image
 from captum_lie.images.labels import match_labels
 from captum_lie.images.opening import open_images
+from captum_lie.images.resizing import resized
 from captum_lie.images.sources import ImageDataset, ImageFiles, ImageSource, ImageStack
 from captum_lie.images.view import View, view_of
 
@@ -23,5 +24,6 @@ __all__ = [
     "match_labels",
     "open_images",
     "read_image",
+    "resized",
     "view_of",
 ]

@@ -12,9 +12,9 @@ from captum_lie.extending.commands import (
     find_models,
     parse_groups,
     parse_size,
-    resized,
     say_written,
 )
+from captum_lie.images import resized
 from captum_lie_onnx.cli import options as o
 from captum_lie_onnx.cli.extra import extra
 
