@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -12,6 +11,7 @@ def fixed_statistics(
     """Scale and shift of each channel, ``w / √(σ² + ε)`` and ``b - μ w / √(σ² + ε)``.
 
     Example:
+        >>> import torch
         >>> one = torch.ones(1)
         >>> fixed_statistics(2 * one, 4 * one, None, None, 0.0)
         (tensor([0.5000]), tensor([-1.]))
@@ -19,5 +19,5 @@ def fixed_statistics(
     scale = (variance + eps).rsqrt()
     if weight is not None:
         scale = scale * weight
-    shift = -mean * scale if bias is None else torch.addcmul(bias, mean, scale, value=-1)
-    return scale, shift
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias

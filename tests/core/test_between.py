@@ -6,6 +6,8 @@ tensors be written to through an alias without tangents, results be kept.
 
 from __future__ import annotations
 
+import copy
+import gc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.utils.dlpack import from_dlpack
 
-from captum_lie.core.tangents import Dual, pushforward
+from captum_lie.core.tangents import Dual, NoRule, pushforward
 
 Function = Callable[[Tensor], Tensor]
 
@@ -297,9 +300,74 @@ def one_dimension(x: Tensor) -> Tensor:
     return torch.relu_(F.batch_norm(y, MEAN, VARIANCE)) + F.batch_norm(y, MEAN, VARIANCE)
 
 
+def what_a_convolution_refuses(x: Tensor) -> Tensor:
+    """Each branch is taken whose convolution PyTorch would not do."""
+    wrong: list[Function] = [
+        lambda x: torch.conv1d(x, CONV.weight),
+        lambda x: torch.conv2d(x[0], CONV.weight[0]),
+        lambda x: torch.conv2d(x[None], CONV.weight[None]),
+        lambda x: torch.conv2d(x, CONV.weight, CONV.weight[0, 0, 0].float()),
+        lambda x: torch.conv2d(x, CONV.weight, CONV.weight[0, 0, 0]),
+        lambda x: F.batch_norm(x, MEAN[:1], VARIANCE),
+        lambda x: F.batch_norm(x, MEAN, VARIANCE[:1]),
+        lambda x: F.batch_norm(x, MEAN, VARIANCE, MEAN[:1]),
+        lambda x: NORM(CONV(x)).clamp_(min=torch.ones(3, 2, 6, 5, 7).double()),
+    ]
+    for i, function in enumerate(wrong):
+        try:
+            x = x + function(x).sum()
+        except RuntimeError:
+            x = x * (2 + i)
+    return x
+
+
+def convolutions_without_a_batch(x: Tensor) -> Tensor:
+    y = torch.conv2d(x[0], CONV.weight, CONV.bias, 2, "valid")
+    z = torch.conv1d(x[0, :1, 0], x[1, :1, :1, :5], padding="same")
+    return torch.cat([y.flatten(), z.flatten(), torch.conv2d(x[0], x[:, :, :3, :3]).flatten()])
+
+
+def a_last_reference_in_a_cycle(x: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+
+    class Holder:
+        def __init__(self, y: Tensor) -> None:
+            self.y, self.me = y, self
+
+        def __del__(self) -> None:
+            kept.append(self.y)
+
+    holder = Holder(CONV(x))
+    z = NORM(holder.y)
+    del holder
+    gc.collect()
+    z = torch.relu_(z)
+    return z + kept.pop()
+
+
+def a_normalisation_brought_back(x: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+
+    class Holder:
+        def __init__(self, z: Tensor) -> None:
+            self.z, self.me = z, self
+
+        def __del__(self) -> None:
+            kept.append(self.z)
+
+    y = CONV(x)
+    holder = Holder(NORM(y))
+    del holder
+    gc.collect()
+    y.mul_(3)
+    return torch.relu_(kept.pop()) + y
+
+
 @pytest.mark.parametrize(
     "function",
-    [convolution_kept, convolution_overwritten, convolution_overwritten_through_a_view,
+    [what_a_convolution_refuses, convolutions_without_a_batch, a_last_reference_in_a_cycle,
+     a_normalisation_brought_back, convolution_kept, convolution_overwritten,
+     convolution_overwritten_through_a_view,
      convolution_overwritten_through_a_late_view, convolution_overwritten_through_an_alias,
      convolution_overwritten_through_a_late_alias, convolution_overwritten_as_data,
      convolution_written_to_by_name, view_of_a_convolution_that_is_gone, statistics_changed,
@@ -386,3 +454,31 @@ def test_a_normalisation_takes_the_memory_of_a_convolution_that_is_gone() -> Non
     pushforward(noting, (x,), (x[None],))
     assert places[0] == places[1]
     assert places[2] != places[3]
+
+
+@pytest.mark.parametrize("function", [copy.copy, from_dlpack, lambda x: x.share_memory_()])
+@pytest.mark.parametrize("tensor", [CONV, lambda x: NORM(CONV(x)), torch.sin])
+def test_copies_that_share_memory_unseen_are_refused(function: Function, tensor: Function) -> None:
+    x = torch.rand(2, 6, 7, 9).double()
+    with pytest.raises(NoRule, match="in memory"):
+        pushforward(lambda x: function(tensor(x)), (x,), (x[None],))
+
+
+@pytest.mark.parametrize("activation", [torch.relu, torch.relu_, F.relu6, F.hardtanh_])
+def test_infinite_tangents_of_what_is_off_are_none(activation: Function) -> None:
+    """Zero times infinity: seen in the result, and evaluated without waiting then."""
+
+    def function(x: Tensor) -> Tensor:
+        return activation(NORM(CONV(x.sqrt())))
+
+    x = torch.rand(1, 6, 3, 3).double()
+    x[0, 0, 0, 0] = 0
+    tangent = torch.ones_like(x)
+    ours = pushforward(function, (x,), (tangent[None],))[0]
+    with torch.no_grad(), forward_ad.dual_level():
+        output = function(forward_ad.make_dual(x, tangent))
+        expected = forward_ad.unpack_dual(output).tangent
+    assert not bool(expected.isnan().any())
+    assert bool((expected == 0).any())
+    assert bool(expected.isinf().any())
+    torch.testing.assert_close(ours, expected)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from captum_lie import lie_derivative
+from captum_lie.core import autodiff
 from captum_lie.core.autodiff import differentiable
 from captum_lie.core.tangents import NoRule, fallbacks, pushforward
 from captum_lie.core.tangents.dual import Dual
@@ -158,6 +161,41 @@ def test_a_tensor_times_itself_in_place() -> None:
         return y.mul_(y)
 
     torch.testing.assert_close(pushforward(function, (x,), (t,)), 2 * x * t)
+
+
+def _by_the_engine(x: Tensor) -> Tensor:
+    return pushforward(torch.sin, (x,), (torch.ones_like(x)[None],))[0]
+
+
+def _by_lie_derivative(x: Tensor) -> Tensor:
+    return lie_derivative(torch.sin, x, "brightness") / x
+
+
+def _by_forward_mode(x: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        moved = torch.sin(forward_ad.make_dual(x, torch.ones_like(x)))
+        tangent = forward_ad.unpack_dual(moved).tangent
+    return torch.zeros_like(x) if tangent is None else tangent
+
+
+def _by_a_transform(x: Tensor) -> Tensor:
+    derivative: Tensor = torch.func.jvp(torch.sin, (x,), (torch.ones_like(x),))[1]
+    return derivative
+
+
+@pytest.mark.parametrize(
+    "derivative", [_by_the_engine, _by_lie_derivative, _by_forward_mode, _by_a_transform]
+)
+def test_functions_that_differentiate_something_themselves(
+    derivative: Callable[[Tensor], Tensor],
+) -> None:
+    x, inner = images(), images(seed=3)
+    t = random_tangents(x)
+    function = lambda x: x.exp() * derivative(inner)  # noqa: E731
+    expected = t * x.exp() * inner.cos()
+    torch.testing.assert_close(autodiff.pushforward(function, (x,), (t,)), expected)
+    with suppress(NoRule):
+        torch.testing.assert_close(pushforward(function, (x,), (t,)), expected)
 
 
 def test_scripted_functions() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_lie.core.autodiff import differentiable
-from captum_lie.core.tangents import Dual, carried, hand_on, snapshot
+from captum_lie.core.tangents import Dual, carried, derivatives_of, hand_on, snapshot
 from captum_lie.groups import Rotation
 from captum_lie.layerwise.fluxes import recorded
 from tests.toy_models import build, images
@@ -123,6 +123,44 @@ def test_gradients_are_those_without_tangents(function: Function) -> None:
         output = function(moving)
     (ours,) = torch.autograd.grad(output, moving, cotangent)
     torch.testing.assert_close(ours, torch.autograd.grad(expected, leaf, cotangent)[0])
+
+
+def _written_to_as_data(x: Tensor) -> Tensor:
+    z = x * 2
+    r = z.sin()
+    z.data.mul_(0.5)
+    return r * 0 + z.view(-1).cos().view_as(z)
+
+
+def _written_to_through_a_constant(x: Tensor) -> Tensor:
+    z = x * 2
+    v = z.view(-1)
+    r = v.sin()
+    z.detach().mul_(3)
+    return r * 0 + v.cos()
+
+
+@pytest.mark.parametrize("function", [_written_to_as_data, _written_to_through_a_constant])
+def test_gradients_are_taken_at_what_there_was(function: Function) -> None:
+    """Where a tensor is written to unseen: its gradient is what its derivative is."""
+    x, t = torch.rand(2, 3, 4).double(), torch.rand(1, 2, 3, 4).double()
+    with differentiable(), carried((x,), (t,)) as (moving,):
+        output = function(moving)
+        derivative = derivatives_of(output)[0]
+    cotangent = torch.rand_like(derivative)
+    (ours,) = torch.autograd.grad(output, moving, cotangent)
+    torch.testing.assert_close((ours * t[0]).sum(), (derivative * cotangent).sum())
+
+
+@pytest.mark.parametrize("write", [lambda c: c.mul_(2), lambda c: c.detach().zero_()])
+def test_constants_that_were_overwritten_are_noticed(write: Function) -> None:
+    x = torch.rand(2, 3, 4).double()
+    constant = torch.full_like(x, 3.0)
+    with carried((x,), (x[None],)) as (moving,):
+        output = moving * constant
+        write(constant)
+    with pytest.raises(RuntimeError, match="modified by an in-place operation"):
+        torch.autograd.grad(output.sum(), moving)
 
 
 @pytest.mark.parametrize("name", ["resnet", "resnet_smooth", "vit", "mixer"])

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+import torch.autograd.forward_ad as forward_ad
 import torch.utils.checkpoint
 from torch.autograd import Function
 
@@ -25,7 +27,7 @@ def refused(kind: type) -> Iterator[None]:
 
     What such a function declares as its derivative is what the model is differentiated by,
     whatever its forward pass does. Calls with other arguments, from other threads say, go on as
-    ever.
+    ever. Nor may PyTorch's forward mode begin below autograd, which would go unseen there.
     """
     with _watched:
         _refused.append(kind)
@@ -37,7 +39,7 @@ def refused(kind: type) -> Iterator[None]:
 
 @contextmanager
 def _watching() -> Iterator[None]:
-    original = Function.__dict__["apply"]
+    original, enter = Function.__dict__["apply"], vars(forward_ad)["enter_dual_level"]
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         given, kinds = (*args, *kwargs.values()), tuple(_refused)
@@ -45,11 +47,26 @@ def _watching() -> Iterator[None]:
             raise NoRule(f"{cls.__name__} has a derivative of its own")
         return original.__get__(None, cls)(*args, **kwargs)
 
+    def enter_dual_level() -> Any:
+        if _is_below_autograd():
+            raise NoRule(
+                "the function uses PyTorch's forward mode itself, which has no effect here"
+            )
+        return enter()
+
     Function.apply = classmethod(apply)
+    forward_ad.enter_dual_level = enter_dual_level
     try:
         yield
     finally:
-        Function.apply = original
+        Function.apply, forward_ad.enter_dual_level = original, enter
+
+
+def _is_below_autograd() -> bool:
+    """Transforms of ``torch.func`` bring autograd's level with them, wherever they begin."""
+    excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return bool(excluded(torch._C.DispatchKey.AutogradFunctionality)) and not transformed
 
 
 _watched = Shared(_watching)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
@@ -23,17 +25,44 @@ class Run:
         rows: 1 + T, the length of every stack.
         fallen: how often each operation was left to PyTorch's own forward mode.
         alive: whether the evaluation still goes on.
-        keys: the dispatcher's keys where it began.
+        waits: whether normalisations may wait for what comes next (:mod:`.waiting`).
+        masked: whether tangents were multiplied by zeros that stand for "whatever it is, none".
+        exposed: whether there are tensors that share memory with duals, and are none.
+        keys: the dispatcher's keys where it began, or where the evaluation began that it is part
+            of.
     """
 
-    def __init__(self, tangents: int) -> None:
+    def __init__(self, tangents: int, *, waits: bool = True) -> None:
         self.rows = 1 + tangents
         self.fallen: Counter[str] = Counter()
         self.alive = True
-        self.keys = (
-            torch._C._dispatch_tls_local_include_set(),
-            torch._C._dispatch_tls_local_exclude_set(),
-        )
+        self.waits = waits
+        self.masked = False
+        self.exposed = False
+        enclosing = _running.run
+        self.keys: Any = enclosing.keys if enclosing is not None else _keys()
+
+    @contextmanager
+    def below_autograd(self) -> Iterator[None]:
+        """The scope of the evaluation, in which composite operations arrive whole."""
+        enclosing, _running.run = _running.run, self
+        try:
+            with torch._C._AutoDispatchBelowAutograd():
+                yield
+        finally:
+            _running.run = enclosing
+            self.alive = False
+
+
+class _Running(threading.local):
+    run: Run | None = None
+
+
+_running = _Running()
+
+
+def _keys() -> tuple[Any, Any]:
+    return torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
 
 
 class Dual(Tensor):
@@ -69,6 +98,12 @@ class Dual(Tensor):
     def stack(self) -> Tensor:
         """Tensor and tangents, ``[1 + T, ...]``; whoever asks for it may write to it."""
         return self._stack
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        """What needs memory that a dual has not, or makes a tensor that shares it unseen."""
+        raise NoRule("a moving tensor is copied or handed on as it lies in memory")
+
+    __copy__ = share_memory_ = __dlpack__ = _refuse
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's has no types
         return f"Dual({self.stack[0]}, tangents={len(self.stack) - 1})"

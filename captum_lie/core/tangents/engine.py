@@ -69,22 +69,18 @@ def _evaluate(
     function: Function, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...]
 ) -> tuple[Tensor, Counter[str]]:
     run = Run(len(tangents[0]))
-    try:
-        return _evaluated(function, inputs, tangents, run), run.fallen
-    finally:
-        run.alive = False
+    result = _evaluated(function, inputs, tangents, run)
+    if run.masked and not bool(result.isfinite().all()):  # zero times infinity, perhaps
+        run = Run(len(tangents[0]), waits=False)
+        result = _evaluated(function, inputs, tangents, run)
+    return result, run.fallen
 
 
 def _evaluated(
     function: Function, inputs: tuple[Tensor, ...], tangents: tuple[Tensor, ...], run: Run
 ) -> Tensor:
-    # Below autograd, composite operations arrive whole: fewer of them, and those with a meaning.
-    with (
-        torch.no_grad(),
-        torch._C._AutoDispatchBelowAutograd(),
-        refused(Dual),
-        kept_buffers(),
-    ):
+    # Below autograd there are fewer operations, and those have a meaning.
+    with torch.no_grad(), run.below_autograd(), refused(Dual), kept_buffers():
         duals = [Dual(torch.cat([x[None], t]), run) for x, t in zip(inputs, tangents, strict=True)]
         output = function(*duals)
         if not isinstance(output, Tensor) or not output.dtype.is_floating_point:

@@ -25,6 +25,8 @@ def snapshot(x: Tensor) -> Tensor:
     """
     if not isinstance(x, Dual):
         return x
+    if x.run.exposed:  # whether it was overwritten cannot be told
+        return x.stack[0].clone()
     version = x._version
     if x.kept is None or x.kept[0] != version:
         base = x._base
@@ -55,10 +57,21 @@ def hand_on(x: Tensor, clone: Tensor) -> None:
 
 
 def saved_as_snapshots() -> AbstractContextManager[Any]:
-    """Autograd saves snapshots of duals."""
+    """Autograd saves snapshots of duals, and minds of all others that they are as they were."""
+    return saved_tensors_hooks(_pack, _unpack)
 
-    def pack(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return snapshot(x)
 
-    return saved_tensors_hooks(pack, lambda x: x)
+def _pack(x: Tensor) -> tuple[Tensor, int]:
+    with torch.no_grad():
+        saved = snapshot(x).detach()
+    return saved, saved._version
+
+
+def _unpack(packed: tuple[Tensor, int]) -> Tensor:
+    saved, version = packed
+    if saved._version != version:
+        raise RuntimeError(
+            "A tensor that is needed for the backward pass was modified by an in-place operation: "
+            f"it is at version {saved._version}, but was saved at {version}."
+        )
+    return saved

@@ -7,12 +7,22 @@ the time. Only what no other tensor shares memory with may wait, and not beyond 
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual
+
+
+def _references(holder: object, name: str) -> int:
+    return sys.getrefcount(getattr(holder, name))
+
+
+#: Of an object that is the value of one attribute and nothing else, in this version of Python.
+_ONE = _references(SimpleNamespace(only=object()), "only")
 
 
 class Unseen(Dual):
@@ -23,10 +33,13 @@ class Unseen(Dual):
 
     @property
     def stack(self) -> Tensor:
+        """Whoever waited for this is waited for: from now on its memory may be written to."""
         if not self._seen:
             self._seen = True
             if self.follower is not None:
-                self.follower.settle()  # from now on this memory may be written to
+                self.follower.settle()
+            if not self.is_alone:  # something that Python had given up holds it nevertheless
+                self._stack = self._stack.clone()
         return self._stack
 
     @property
@@ -34,6 +47,11 @@ class Unseen(Dual):
         """What waits to be computed from this."""
         follower = None if self._follower is None else self._follower()
         return follower if follower is not None and follower.waits else None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing else has the stack."""
+        return _references(self, "_stack") == _ONE
 
 
 class Scaled(Dual):
@@ -50,14 +68,14 @@ class Scaled(Dual):
     source: Tensor
     scale: Tensor
     shift: Tensor
-    _owner: ReferenceType[Unseen]
 
     @staticmethod
     def of(x: Unseen, scale: Tensor, shift: Tensor) -> Scaled:
         result = Scaled(x._stack, x.run)
+        del result._stack
         result.source, result.scale, result.shift = x._stack, scale, shift
         result.waits = True
-        result._owner, x._follower = ref(x), ref(result)
+        x._follower = ref(result)
         return result
 
     @property
@@ -71,13 +89,15 @@ class Scaled(Dual):
         return torch.mul(self.source[0], self.scale).add_(self.shift)
 
     def room(self) -> Tensor:
-        """Memory for the result: that of x where nobody has x any more."""
-        return self.source if self._owner() is None else torch.empty_like(self.source)
+        """Memory for the result: that of x where nothing has x any more."""
+        alone = _references(self, "source") == _ONE
+        return self.source if alone else torch.empty_like(self.source)
 
     def settle(self, stack: Tensor | None = None) -> None:
         """End of waiting, with a stack or with that of ``s x + b``."""
         if stack is None:
-            stack = torch.mul(self.source, self.scale, out=self.room())
+            stack = self.room()
+            torch.mul(self.source, self.scale, out=stack)
             stack[0].add_(self.shift)
         self._stack, self.waits = stack, False
         del self.source, self.scale, self.shift
@@ -85,7 +105,7 @@ class Scaled(Dual):
 
 def scaled(x: Dual, scale: Tensor, shift: Tensor) -> Dual:
     """``s x + b``, later if that may be."""
-    if isinstance(x, Unseen) and not x._seen and x.follower is None:
+    if x.run.waits and isinstance(x, Unseen) and not x._seen and x.follower is None and x.is_alone:
         return Scaled.of(x, scale, shift)
     out = x.stack * scale
     out[0].add_(shift)

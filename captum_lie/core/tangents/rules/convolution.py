@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from captum_lie.core.tangents.dual import Dual, primal, run_of
-from captum_lie.core.tangents.registry import aten, rule
+from captum_lie.core.tangents.registry import RULES, NoRule, Operation, aten, rule
 from captum_lie.core.tangents.waiting import Unseen
 
 
@@ -25,6 +26,8 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
     if batched:
         out = out.view(*stack.shape[:2], *out.shape[1:])
     if bias is not None:
+        if len(bias) != out.shape[-(weight.ndim - 1)]:
+            raise NoRule(f"a convolution with {len(bias)} summands for other channels")
         shape = (-1, *[1] * (weight.ndim - 2))
         if isinstance(bias, Dual):
             out.add_(bias.stack.view(x.run.rows, *([1] if batched else []), *shape))
@@ -33,8 +36,9 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -
     return Unseen(out, x.run)
 
 
-@rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
-def conv(
+def _conv(
+    operation: Operation,
+    axes: int,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -42,9 +46,16 @@ def conv(
     padding: Sequence[int] = (0,),
     dilation: Sequence[int] = (1,),
     groups: int = 1,
-) -> Dual:
-    """The same without a detour: one dispatch of two, each of which costs Python's time."""
+) -> Any:
+    """The same with one dispatch of two, each of which costs Python's time."""
+    plain = x.is_floating_point() and x.ndim == weight.ndim == axes + 2
+    if not plain or (bias is not None and bias.dtype != weight.dtype):
+        return operation.decompose(x, weight, bias, stride, padding, dilation, groups)
     return convolution(x, weight, bias, stride, padding, dilation, False, (0,), groups)
+
+
+for _operation, _axes in ((aten.conv1d, 1), (aten.conv2d, 2), (aten.conv3d, 3)):
+    RULES[_operation.default] = partial(_conv, _operation.default, _axes)
 
 
 def _moving_weight(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Dual:

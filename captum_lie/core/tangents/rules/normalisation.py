@@ -42,8 +42,10 @@ def batch_norm(
         return _batch_statistics(x, weight, bias, running_mean, eps)
     assert running_mean is not None
     assert running_var is not None
-    if len(running_mean) != x.shape[1]:
-        raise NoRule(f"statistics of {len(running_mean)} channels for {x.shape[1]}")
+    if any(
+        len(v) != x.shape[1] for v in (running_mean, running_var, weight, bias) if v is not None
+    ):
+        raise NoRule(f"a normalisation of other than {x.shape[1]} channels")
     scale, shift = fixed_statistics(running_mean, running_var, weight, bias, eps)
     channels = (-1, *[1] * (x.ndim - 2))
     return scaled(x, scale.view(channels).to(x.dtype), shift.view(channels))

@@ -10,12 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from captum_lie.core.tangents.dual import Dual, Run, duals
+from captum_lie.core.tangents.dual import Dual, duals
 from captum_lie.core.tangents.fallback import by_forward_mode, outside
 from captum_lie.core.tangents.registry import RULES, NoRule, Operation, aten, overloads
-from captum_lie.core.tangents.waiting import memory_for, overwritten, unscaled
 
 POINTWISE = """
     gelu silu mish hardswish hardsigmoid sigmoid tanh elu selu celu softplus logit exp exp2 expm1
@@ -26,12 +24,10 @@ POINTWISE = """
 """
 
 
-def value_and_slope(
-    operation: Operation, run: Run, x: Tensor, *args: Any, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
+def value_and_slope(operation: Operation, x: Dual, *args: Any, **kwargs: Any) -> Any:
     """``f(x)`` and ``f'(x)``, None where it is zero."""
-    with outside(run), torch.enable_grad():
-        leaf = x.detach().requires_grad_()
+    with outside(x.run), torch.enable_grad():
+        leaf = x.stack[0].detach().requires_grad_()
         value = operation(leaf, *args, **kwargs)
         if not value.requires_grad:
             return value, None
@@ -43,14 +39,13 @@ def pointwise(operation: Operation, x: Any, *args: Any, **kwargs: Any) -> Any:
     """The rule of such an operation, out of place."""
     if not isinstance(x, Dual) or duals((args, kwargs)) or not x.dtype.is_floating_point:
         return by_forward_mode(operation, (x, *args), kwargs)
-    plain, tangents, factor = unscaled(x)
-    value, slope = value_and_slope(operation, x.run, plain, *args, **kwargs)
+    value, slope = value_and_slope(operation, x, *args, **kwargs)
     if slope is None:
         return value
     if value.shape != x.shape:
         return by_forward_mode(operation, (x, *args), kwargs)
-    out = memory_for(x, in_place=False)
-    torch.mul(tangents, slope if factor is None else slope * factor, out=out[1:])
+    out = torch.empty_like(x.stack)
+    torch.mul(x.stack[1:], slope, out=out[1:])
     out[0] = value
     return Dual(out, x.run)
 
@@ -59,15 +54,12 @@ def pointwise_(operation: Operation, x: Any, *args: Any, **kwargs: Any) -> Any:
     """The same in place; ``operation`` is the one out of place."""
     if not isinstance(x, Dual) or duals((args, kwargs)):
         raise NoRule(f"{operation} in place of constants and moving tensors")
-    plain, tangents, factor = unscaled(x)
-    value, slope = value_and_slope(operation, x.run, plain, *args, **kwargs)
-    out = memory_for(x, in_place=True)
-    if slope is None:
-        out[1:].zero_()
-    else:
-        torch.mul(tangents, slope if factor is None else slope * factor, out=out[1:])
-    out[0].copy_(value)
-    return overwritten(x, out)
+    value, slope = value_and_slope(operation, x, *args, **kwargs)
+    if value.shape != x.shape:
+        raise NoRule(f"{operation} in place changes the shape")
+    x.stack[1:].zero_() if slope is None else x.stack[1:].mul_(slope)
+    x.stack[0].copy_(value)
+    return x
 
 
 for _operation in [*overloads(*POINTWISE.split()), aten.pow.Tensor_Scalar]:

@@ -32,6 +32,7 @@ def _rectified(
     if factor is None:
         tangents_into(tangents, value, out[1:])
     else:
+        x.run.masked = True
         slope = torch.empty_like(value)
         tangents_into(factor.expand_as(value)[None], value, slope[None])
         torch.mul(tangents, slope, out=out[1:])
