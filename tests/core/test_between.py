@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 import torch
@@ -306,7 +307,7 @@ def what_a_convolution_refuses(x: Tensor) -> Tensor:
         lambda x: torch.conv1d(x, CONV.weight),
         lambda x: torch.conv2d(x[0], CONV.weight[0]),
         lambda x: torch.conv2d(x[None], CONV.weight[None]),
-        lambda x: torch.conv2d(x, CONV.weight, CONV.weight[0, 0, 0].float()),
+        lambda x: torch.conv2d(x, CONV.weight, MEAN.float()),
         lambda x: torch.conv2d(x, CONV.weight, CONV.weight[0, 0, 0]),
         lambda x: F.batch_norm(x, MEAN[:1], VARIANCE),
         lambda x: F.batch_norm(x, MEAN, VARIANCE[:1]),
@@ -319,6 +320,19 @@ def what_a_convolution_refuses(x: Tensor) -> Tensor:
         except RuntimeError:
             x = x * (2 + i)
     return x
+
+
+def what_is_refused_after_all(x: Tensor) -> Tensor:
+    z = CONV(x)
+    for refused in (NORM(z), z):
+        with suppress(RuntimeError):
+            refused.clamp_(min=torch.full((3, *z.shape), 0.2).double())
+        x = x + refused.sum()
+    return x
+
+
+def complex_numbers(x: Tensor) -> Tensor:
+    return torch.view_as_real(torch.conv2d(x * (1 + 2j), CONV.weight * (2 - 1j)))
 
 
 def convolutions_without_a_batch(x: Tensor) -> Tensor:
@@ -365,7 +379,8 @@ def a_normalisation_brought_back(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "function",
-    [what_a_convolution_refuses, convolutions_without_a_batch, a_last_reference_in_a_cycle,
+    [what_a_convolution_refuses, what_is_refused_after_all, complex_numbers,
+     convolutions_without_a_batch, a_last_reference_in_a_cycle,
      a_normalisation_brought_back, convolution_kept, convolution_overwritten,
      convolution_overwritten_through_a_view,
      convolution_overwritten_through_a_late_view, convolution_overwritten_through_an_alias,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -194,7 +194,7 @@ def test_functions_that_differentiate_something_themselves(
     function = lambda x: x.exp() * derivative(inner)  # noqa: E731
     expected = t * x.exp() * inner.cos()
     torch.testing.assert_close(autodiff.pushforward(function, (x,), (t,)), expected)
-    with suppress(NoRule):
+    with suppress(NoRule) if derivative is _by_forward_mode else nullcontext():
         torch.testing.assert_close(pushforward(function, (x,), (t,)), expected)
 
 
