@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -42,17 +41,18 @@ def _conv(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Sequence[int] = (1,),
-    padding: Sequence[int] = (0,),
-    dilation: Sequence[int] = (1,),
-    groups: int = 1,
+    *options: Any,
 ) -> Any:
     """The same with one dispatch of two, each of which costs Python's time."""
     plain = x.is_floating_point() and x.ndim == weight.ndim == axes + 2
     if not plain or (bias is not None and bias.dtype != weight.dtype):
-        return operation.decompose(x, weight, bias, stride, padding, dilation, groups)
+        return operation.decompose(x, weight, bias, *options)
+    stride, padding, dilation, groups = (*options, *_DEFAULTS[len(options) :])
     return convolution(x, weight, bias, stride, padding, dilation, False, (0,), groups)
 
+
+#: Stride, padding, dilation and groups.
+_DEFAULTS: tuple[Any, ...] = ((1,), (0,), (1,), 1)
 
 for _operation, _axes in ((aten.conv1d, 1), (aten.conv2d, 2), (aten.conv3d, 3)):
     RULES[_operation.default] = partial(_conv, _operation.default, _axes)
