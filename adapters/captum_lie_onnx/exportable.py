@@ -98,8 +98,8 @@ def describe_input(
         raise InvalidValueError(
             f"preprocessing says images of {about.size}, but the example is {tuple(example.shape)}."
         )
+    check_normalised_once(model, about)
     if isinstance(model, Normalized):
-        check_normalised_once(model, about)
         mean, std = (tuple(v.flatten().tolist()) for v in (model.mean, model.std))
         return replace(about, size=(height, width), mean=mean, std=std, included=True)
     return replace(about, size=(height, width), included=about.mean is None)

@@ -341,18 +341,20 @@ def convolutions_without_a_batch(x: Tensor) -> Tensor:
     return torch.cat([y.flatten(), z.flatten(), torch.conv2d(x[0], x[:, :, :3, :3]).flatten()])
 
 
+class Resurrected:
+    """Keeps a tensor in a cycle, and hands it on when Python's collector comes for it."""
+
+    def __init__(self, x: Tensor, kept: list[Tensor]) -> None:
+        self.x, self.kept, self.me = x, kept, self
+
+    def __del__(self) -> None:
+        self.kept.append(self.x)
+
+
 def a_last_reference_in_a_cycle(x: Tensor) -> Tensor:
     kept: list[Tensor] = []
-
-    class Holder:
-        def __init__(self, y: Tensor) -> None:
-            self.y, self.me = y, self
-
-        def __del__(self) -> None:
-            kept.append(self.y)
-
-    holder = Holder(CONV(x))
-    z = NORM(holder.y)
+    holder = Resurrected(CONV(x), kept)
+    z = NORM(holder.x)
     del holder
     gc.collect()
     z = torch.relu_(z)
@@ -361,16 +363,8 @@ def a_last_reference_in_a_cycle(x: Tensor) -> Tensor:
 
 def a_normalisation_brought_back(x: Tensor) -> Tensor:
     kept: list[Tensor] = []
-
-    class Holder:
-        def __init__(self, z: Tensor) -> None:
-            self.z, self.me = z, self
-
-        def __del__(self) -> None:
-            kept.append(self.z)
-
     y = CONV(x)
-    holder = Holder(NORM(y))
+    holder = Resurrected(NORM(y), kept)
     del holder
     gc.collect()
     y.mul_(3)

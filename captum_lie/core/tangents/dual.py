@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_lie.core.tangents.nesting import members, replaced
-from captum_lie.core.tangents.registry import RULES, NoRule, is_mutating, rule_of
+from captum_lie.core.tangents.registry import NoRule, Operation, is_mutating, rule_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,7 +115,7 @@ class Dual(Tensor):
         if _met(args) == "ended":
             args, kwargs = replaced((args, kwargs or {}), Dual, _settled)
             return func(*args, **kwargs)
-        apply = RULES.get(func) or rule_of(func)
+        apply = rule_of(func)
         result = apply(*args, **kwargs) if kwargs else apply(*args)
         if args and result is args[0] and isinstance(result, Dual) and not is_mutating(func):
             return Dual(result.stack[:], result.run)  # autograd takes results for new tensors
@@ -205,6 +205,12 @@ def common_dtype(*tensors: Any) -> torch.dtype:
         return dtypes.pop()
     first, second = tensors
     return torch.result_type(primal(first), primal(second))
+
+
+def check_in_place(operation: Operation, x: Dual, value: Tensor) -> None:
+    """Raise :class:`NoRule` unless a result fits where it is to be written."""
+    if value.shape != x.shape:
+        raise NoRule(f"{operation} in place changes the shape")
 
 
 def write(x: Dual, value: Tensor) -> Dual:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from captum_lie.core.tangents.dual import Dual, write
+from captum_lie.core.tangents.dual import Dual, check_in_place, write
 from captum_lie.core.tangents.fallback import by_forward_mode
 from captum_lie.core.tangents.registry import (
     NoRule,
@@ -38,8 +38,7 @@ def _in_place(functional: Operation, x: Tensor, *args: Any, **kwargs: Any) -> Te
     if not isinstance(x, Dual):
         raise NoRule(f"{functional}: a constant tensor is overwritten with a moving one")
     result = functional(x, *args, **kwargs)
-    if result.shape != x.shape:
-        raise NoRule(f"{functional} in place changes the shape")
+    check_in_place(functional, x, result)
     return write(x, result)
 
 

@@ -52,7 +52,7 @@ def _share_memory(a: Tensor, b: Tensor) -> bool:
 
 def hand_on(x: Tensor, clone: Tensor) -> None:
     """A clone has the snapshot of what it was made from."""
-    if isinstance(x, Dual) and isinstance(clone, Dual):
+    if isinstance(x, Dual) and isinstance(clone, Dual) and not x.run.exposed:
         clone.kept = clone._version, snapshot(x)
 
 

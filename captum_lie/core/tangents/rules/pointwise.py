@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from captum_lie.core.tangents.dual import Dual, duals
+from captum_lie.core.tangents.dual import Dual, check_in_place, duals
 from captum_lie.core.tangents.fallback import by_forward_mode, outside
 from captum_lie.core.tangents.registry import RULES, NoRule, Operation, aten, overloads
 
@@ -55,8 +55,7 @@ def pointwise_(operation: Operation, x: Any, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(x, Dual) or duals((args, kwargs)):
         raise NoRule(f"{operation} in place of constants and moving tensors")
     value, slope = value_and_slope(operation, x, *args, **kwargs)
-    if value.shape != x.shape:
-        raise NoRule(f"{operation} in place changes the shape")
+    check_in_place(operation, x, value)
     x.stack[1:].zero_() if slope is None else x.stack[1:].mul_(slope)
     x.stack[0].copy_(value)
     return x
